@@ -1,0 +1,249 @@
+"""Capture: an nn.Module and example inputs become a flat graph of ATen operators.
+
+The graph takes the tensors of a call in order and returns a flat tuple; `Signature` turns a call
+into those tensors and the tuple back into what the model returned.
+"""
+
+import contextlib
+import inspect
+import io
+import json
+import logging
+import operator
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+from torch.export import Dim
+
+from .errors import CaptureError
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How the model is called and what it returns.
+
+    `parameters` are (name, kind) of `forward`; `constants` the leaves of the call that are not
+    tensors, by position, which the graph was specialised to.
+    """
+
+    parameters: tuple[tuple[str, int], ...]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+    constants: tuple[tuple[int, Any], ...]
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The same call with each argument where `forward` has it, by position where possible."""
+        return bind(_rebuild(self.parameters), args, kwargs)
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """The tensors of a call, in the graph's order; raises CaptureError for another call."""
+        leaves, spec = pytree.tree_flatten(self.bind(args, kwargs))
+        if spec != self.in_spec:
+            raise CaptureError(
+                f"called with arguments of structure {_structure(spec)}, but the model was "
+                f"captured with {_structure(self.in_spec)}: quantize it again with calibration "
+                "data that is called this way"
+            )
+        constants = dict(self.constants)
+        for i, value in constants.items():
+            if leaves[i] != value:
+                raise CaptureError(
+                    f"argument {i} is {leaves[i]!r}, but the graph was captured with {value!r} "
+                    "and is specialised to it: quantize the model again with the other value"
+                )
+        return [leaf for i, leaf in enumerate(leaves) if i not in constants]
+
+    def unflatten(self, outputs: Any) -> Any:
+        """The model's output structure, from the graph's flat outputs."""
+        return pytree.tree_unflatten(list(outputs), self.out_spec)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data; raises CaptureError for structures that cannot be written."""
+        try:
+            specs = {k: pytree.treespec_dumps(getattr(self, k)) for k in ("in_spec", "out_spec")}
+            json.dumps(self.constants)
+        except (NotImplementedError, TypeError) as e:
+            raise CaptureError(f"the call's structure cannot be saved: {e}") from e
+        return {"parameters": self.parameters, "constants": self.constants, **specs}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Signature":
+        """The inverse of `to_json`."""
+        return cls(
+            tuple((str(n), int(k)) for n, k in data["parameters"]),
+            pytree.treespec_loads(data["in_spec"]),
+            pytree.treespec_loads(data["out_spec"]),
+            tuple((int(i), v) for i, v in data["constants"]),
+        )
+
+
+def _structure(spec: pytree.TreeSpec) -> str:
+    return str(pytree.tree_unflatten(["*"] * spec.num_leaves, spec)).replace("'*'", "*")
+
+
+def _rebuild(parameters: tuple[tuple[str, int], ...]) -> inspect.Signature:
+    kinds = list(inspect._ParameterKind)
+    parts = [inspect.Parameter(n, kinds[k], default=None) for n, k in parameters if k not in (2, 4)]
+    rest = [inspect.Parameter(n, kinds[k]) for n, k in parameters if k in (2, 4)]
+    return inspect.Signature(sorted(parts + rest, key=lambda p: p.kind))
+
+
+def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """`args` and `kwargs` as `signature` takes them; raises CaptureError if it does not."""
+    return _arguments(signature, args, kwargs)[1]
+
+
+def _arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], Call]:
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as e:
+        raise CaptureError(f"forward{signature} cannot be called like this: {e}") from e
+    for p in signature.parameters.values():
+        if p.kind is p.VAR_KEYWORD and p.name in bound.arguments:
+            bound.arguments[p.name] = dict(sorted(bound.arguments[p.name].items()))
+    return dict(bound.arguments), (bound.args, bound.kwargs)
+
+
+def capture(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> tuple[fx.GraphModule, Signature]:
+    """Export `model`, as it is in eval mode, to a flat graph of ATen operators.
+
+    The first dimension of every tensor (the batch) is left free, unless the model fixes it. The
+    model is left as it was. Raises CaptureError naming the line where torch.export stopped.
+
+    >>> graph, signature = capture(nn.Linear(4, 2), (torch.rand(3, 4),))
+    >>> graph(torch.rand(7, 4))[0].shape
+    torch.Size([7, 2])
+    """
+    forward = inspect.signature(model.forward)
+    arguments, call = _arguments(forward, args, kwargs or {})
+    training = [m for m in model.modules() if m.training]
+    try:
+        for m in training:
+            m.training = False
+        program = _export(model, forward, arguments)
+    finally:
+        for m in training:
+            m.training = True
+    leaves, in_spec = pytree.tree_flatten(call)
+    signature = Signature(
+        tuple((p.name, int(p.kind)) for p in forward.parameters.values()),
+        in_spec,
+        program.call_spec.out_spec,
+        tuple((i, leaf) for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)),
+    )
+    if _mutates_views(program):
+        program = program.run_decompositions({})
+    return _flat_module(program, {i for i, _ in signature.constants}), signature
+
+
+def _export(model: nn.Module, forward: inspect.Signature, arguments: dict[str, Any]):
+    """torch.export with a free batch; a batch of 1 is doubled, since 1 would be specialised."""
+    first: Exception | None = None
+    for double, free in ((True, True), (False, True), (False, False)):
+        values = pytree.tree_map_only(Tensor, _doubled, arguments) if double else arguments
+        shapes = pytree.tree_map(_free_batch, values) if free else None
+        bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
+        try:
+            with torch.no_grad(), _quiet():
+                return torch.export.export(
+                    model, bound.args, bound.kwargs, dynamic_shapes=shapes, strict=False
+                )
+        except Exception as e:
+            first = first or e
+    assert first is not None
+    raise CaptureError(_explain(model, first)) from first
+
+
+def _doubled(t: Tensor) -> Tensor:
+    return t.expand(2, *t.shape[1:]).clone() if t.dim() and t.shape[0] == 1 else t
+
+
+def _free_batch(leaf: Any) -> Any:
+    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
+
+
+@contextlib.contextmanager
+def _quiet():
+    """torch.export prints graphs and logs on its way to an exception that says the same."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _explain(model: nn.Module, error: Exception) -> str:
+    """What stopped torch.export and at which line of the user's code."""
+    torch_home = str(Path(torch.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((torch_home, "<", __file__))]
+    where = f"\n  stopped at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
+    reason = str(error).strip().split("\n")[0]
+    return (
+        f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}: {reason}"
+        f"{where}\nOften this is control flow that depends on a tensor's values, or a call that "
+        "leaves PyTorch (numpy, .item()): rewrite that line, or quantize the part of the model "
+        "that does not hold it."
+    )
+
+
+def _mutates_views(program: Any) -> bool:
+    """Whether some in-place operator writes through a view or into a buffer.
+
+    Then replacing it by its twin that returns a new tensor (the rewrite `functional`) is not
+    enough, and torch.export's own, slower, functionalization is needed.
+    """
+    buffers = program.graph_signature.inputs_to_buffers
+    for node in program.graph.nodes:
+        if mutates(node):
+            target = node.args[0]
+            if target.name in buffers or any(map(_is_view, (target, *target.users))):
+                return True
+    return False
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether the node is an ATen operator that writes to one of its inputs."""
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    if not isinstance(node.target, OpOverload) or mutates(node):
+        return False
+    return any(r.alias_info is not None for r in node.target._schema.returns)
+
+
+def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
+    """The exported program as a GraphModule of tensors in, flat tuple out."""
+    module = program.module(check_guards=False)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
+    for i, node in enumerate(placeholders):
+        if i in constant_positions:
+            module.graph.erase_node(node)
+    module.recompile()
+    return module
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path of the module a node came from: "layer1.0.conv1", "" for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    for path, _ in reversed(stack.values()):
+        return path.split("@")[0].removeprefix("L['self'].")
+    return str(node.target) if node.op == "call_module" else ""

@@ -1,0 +1,54 @@
+"""Settings: one frozen dataclass that goes to JSON and back."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+from .observers import OBSERVERS
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to quantize. The defaults are right for most models.
+
+    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" or
+        "mse" (least squared error over a histogram).
+    keep_float: sites that stay float: each entry a module path with * and ? ("head.*"), an
+        operator ("conv2d") or a site's name in the report. One that matches nothing is an error.
+    min_sqnr: in dB; while the outputs' signal to noise ratio on calibration data is lower, sites
+        are turned float, worst first, with a warning. 0 turns the guard off.
+    measure_samples: calibration samples kept to measure SQNR on.
+
+    >>> Config.from_json(Config(keep_float=("head.*",)).to_json()).keep_float
+    ('head.*',)
+    """
+
+    observer: str = "minmax"
+    keep_float: tuple[str, ...] = ()
+    min_sqnr: float = 10.0
+    measure_samples: int = 8
+
+    def __post_init__(self) -> None:
+        if self.observer not in OBSERVERS:
+            known = ", ".join(map(repr, OBSERVERS))
+            raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
+        if isinstance(self.keep_float, str):
+            raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
+        object.__setattr__(self, "keep_float", tuple(self.keep_float))
+        if self.measure_samples < 1:
+            raise ConfigError(f"measure_samples={self.measure_samples}: at least 1 is needed")
+
+    def to_json(self) -> str:
+        """As a JSON object."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """The inverse of `to_json`; raises ConfigError for unknown settings."""
+        data: dict[str, Any] = json.loads(text)
+        unknown = data.keys() - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**data)

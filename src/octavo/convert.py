@@ -1,0 +1,171 @@
+"""Conversion: two environments, float and integer, with one emission per value.
+
+Every value of the float graph has one name. In the quantized graph it may exist as float (as
+computed), as integers, and as float on the integers' grid; each is emitted at most once, when
+somebody first reads it that way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+from torch.fx.node import Argument
+
+from . import ops
+from .errors import ConversionError
+from .qparams import QParams, weight_qparams
+from .tensors import attribute, set_buffer
+
+if TYPE_CHECKING:
+    from .quantizer import Quantizer
+    from .rules import Rule
+
+
+class Conversion:
+    """One run of `Quantizer.quantize`: emits the quantized graph and collects its tensors."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.quantizer = quantizer
+        self.graph = fx.Graph()
+        # A traced graph keeps its modules; an exported one only the tensors that are still read.
+        self.exported = quantizer.exported
+        self.root = nn.Module() if self.exported else quantizer.module
+        self.env: dict[str, fx.Node] = {}
+        self.quant_env: dict[str, fx.Node] = {}
+        self.grid_env: dict[str, fx.Node] = {}
+        self.tensors: dict[str, fx.Node] = {}
+
+    def run(self) -> fx.GraphModule:
+        """Visit the float graph in order and emit each site, or a copy of each float node."""
+        for node in self.quantizer.graph.nodes:
+            root, handler = self.quantizer.matches.get(node.name, (None, None))
+            if root is node:
+                self.site(node, handler)
+            elif root is None and not (node.op == "get_attr" and self.exported):
+                self.copy(node)
+        self.graph.lint()
+        result = fx.GraphModule(self.root, self.graph)
+        result.eval()
+        return result
+
+    def site(self, node: fx.Node, handler: Any) -> None:
+        """Let the handler emit its site; copy what it covers as float if it declines."""
+        emitted = NotImplemented
+        if self.quantizer.is_active(node):
+            emitted = handler.quantize(self.quantizer, node, self.load_arg)
+            if emitted is NotImplemented:
+                reason = getattr(handler, "reason", "") or "its rule returned NotImplemented"
+                self.quantizer.float_reasons[node.name] = reason
+        if emitted is NotImplemented:
+            for covered in self.quantizer.covered[node.name]:
+                self.copy(covered)
+        elif self.quantizer.is_rule(node) and "qparams" not in emitted.meta:
+            self.env[node.name] = emitted
+        else:
+            self.quant_env[node.name] = emitted
+
+    def copy(self, node: fx.Node) -> fx.Node:
+        """Copy a node as it is, reading float."""
+        if node.op == "get_attr" and self.exported:
+            value = attribute(self.quantizer.module, str(node.target))
+            self.env[node.name] = self.tensor(str(node.target), value)
+        else:
+            self.env[node.name] = self.graph.node_copy(node, self.load_float)
+        return self.env[node.name]
+
+    def load_arg(self, arg: Argument) -> Argument:
+        """Arguments of the float graph as integers of the quantized graph."""
+        return fx.map_arg(arg, self.load_quantized)
+
+    def load_float(self, node: fx.Node) -> fx.Node:
+        """A value as float: as computed, or else dequantized."""
+        if node.name in self.env:
+            return self.env[node.name]
+        return self.load_grid(node) if node.name in self.quant_env else self.copy(node)
+
+    def load_quantized(self, node: fx.Node) -> fx.Node:
+        """A value as integers, quantized at its first reader if its producer did not."""
+        if node.name not in self.quant_env:
+            self.quant_env[node.name] = self.quantize(node, self.load_float(node))
+        return self.quant_env[node.name]
+
+    def load_grid(self, node: fx.Node) -> fx.Node:
+        """A value as float that went through integers."""
+        if node.name not in self.grid_env:
+            q = self.load_quantized(node)
+            if "qparams" in q.meta:
+                dequantized = self.graph.call_function(ops.dequantize, (q, *q.meta["qparams"]))
+            else:  # made by a handler of another kind, of PyTorch's own quantized dtypes
+                dequantized = self.graph.call_method("dequantize", (q,))
+            dequantized.meta = {k: v for k, v in node.meta.items() if k != "qparams"}
+            self.grid_env[node.name] = dequantized
+        return self.grid_env[node.name]
+
+    def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """Emit the quantization of `value`, what `node` has become."""
+        quant = self.quantizer.quant_of(node)
+        q = quant.quantize(value)
+        for k, v in node.meta.items():
+            q.meta.setdefault(k, v)
+        return q
+
+    def emit_qparams(self, value: fx.Node, name: str, qparams: QParams) -> fx.Node:
+        """Quantize `value` with qparams stored under `name`, shared by all that use the name."""
+        scale = self.tensor(f"ranges.{name}.scale", qparams.scale)
+        zero_point = self.tensor(f"ranges.{name}.zero_point", qparams.zero_point)
+        spec = qparams.spec
+        args = (value, scale, zero_point, spec.qmin, spec.qmax, spec.dtype)
+        node = self.graph.call_function(ops.quantize, args)
+        node.meta["qparams"] = (scale, zero_point)
+        return node
+
+    def rule(self, rule: Rule) -> fx.Node:
+        """Copy the nodes a rule covers, with integers on the inputs it wants and int8 weights."""
+        inputs = {n: self.load_grid(n) for n in self.quantizer.reads.get(rule.root.name, ())}
+        weights = rule.weights() if self.quantizer.reads_integers(rule) else {}
+        local: dict[fx.Node, fx.Node] = {}
+
+        def load(n: fx.Node) -> fx.Node:
+            if n in local:
+                return local[n]
+            if n in weights and n not in inputs:
+                return self.weight(n, weights[n])
+            return inputs[n] if n in inputs else self.load_float(n)
+
+        for covered in rule.nodes:
+            local[covered] = self.graph.node_copy(covered, load)
+        return local[rule.root]
+
+    def on_integers(self, rule: Rule) -> fx.Node:
+        """Copy a rule's one node onto the integers of its input, whose qparams it keeps."""
+        inputs = {n: self.load_quantized(n) for n in self.quantizer.reads[rule.root.name]}
+        node = self.graph.node_copy(
+            rule.root, lambda n: inputs[n] if n in inputs else self.load_float(n)
+        )
+        node.meta = dict(node.meta) | {"qparams": next(iter(inputs.values())).meta["qparams"]}
+        return node
+
+    def weight(self, node: fx.Node, axis: int) -> fx.Node:
+        """An int8 weight, dequantized; sites that share the weight share the integers."""
+        path = str(node.target)
+        value = attribute(self.quantizer.module, path).detach()
+        if not torch.isfinite(value).all():
+            raise ConversionError(f"weight {path!r} holds NaN or infinity: it cannot be quantized")
+        key = path if axis == 0 else f"{path}_axis{axis}"
+        if f"{key}_scale" not in self.tensors:
+            p = weight_qparams(value, axis)
+            zero_point = torch.zeros_like(p.zero_point)
+            q = ops.quantize(value.float(), p.scale, zero_point, -127, 127, torch.int8, axis)
+            args = (self.tensor(key, q), self.tensor(f"{key}_scale", p.scale), None, axis)
+            with self.graph.inserting_after(self.tensors[f"{key}_scale"]):
+                self.grid_env[key] = self.graph.call_function(ops.dequantize, args)
+        return self.grid_env[key]
+
+    def tensor(self, path: str, value: torch.Tensor) -> fx.Node:
+        """The get_attr node for a tensor, registered once under its path."""
+        if path not in self.tensors:
+            set_buffer(self.root, path, value)
+            self.tensors[path] = self.graph.get_attr(path)
+        return self.tensors[path]

@@ -1,0 +1,37 @@
+"""The exceptions Octavo raises: one family, so that `except octavo.OctavoError` catches them all."""
+
+
+class OctavoError(Exception):
+    """Base of every error Octavo raises on purpose; the message says what to do."""
+
+
+class CaptureError(OctavoError):
+    """The model could not be captured by torch.export, or was called unlike it was captured."""
+
+
+class DataError(OctavoError):
+    """Calibration data is missing, of the wrong shape or type, or not finite."""
+
+
+class ConfigError(OctavoError):
+    """A setting is unknown, out of range, or a rule in it matches nothing."""
+
+
+class PatternError(OctavoError):
+    """A pattern given to `register_pattern` or `Quantizer` is malformed."""
+
+
+class ConversionError(OctavoError):
+    """A captured graph could not be turned into a quantized one."""
+
+
+class EngineError(OctavoError):
+    """An engine is unknown, not installed, or cannot run the graph."""
+
+
+class FormatError(OctavoError):
+    """A file is not an Octavo file, is damaged, or holds what the loader does not allow."""
+
+
+class CollapseWarning(UserWarning):
+    """Quantized sites were turned float because the output had lost too much accuracy."""

@@ -1,0 +1,116 @@
+"""Measure what quantization did: signal to quantization noise ratio (SQNR) in dB."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from . import ops
+
+
+class Noise:
+    """Energy of a signal and of the difference to it, summed over tensors.
+
+    >>> noise = Noise()
+    >>> noise.add(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5]))
+    >>> noise.sqnr
+    20.0
+    """
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+
+    def add(self, reference: Tensor, value: Tensor) -> None:
+        """Take in one pair of tensors of the same shape."""
+        reference, value = reference.detach().double(), value.detach().double()
+        finite = torch.isfinite(reference)
+        difference = torch.where(reference == value, 0.0, reference - value)
+        self.signal += float(reference[finite].square().sum())
+        self.noise += float(difference.square().sum())
+
+    @property
+    def ratio(self) -> float:
+        """Noise energy over signal energy, 0 where there is no noise."""
+        if self.noise == 0:
+            return 0.0
+        return self.noise / self.signal if self.signal else math.inf
+
+    @property
+    def sqnr(self) -> float:
+        """10 log10(signal / noise) in dB: infinite without noise, -infinite without signal."""
+        if self.ratio == 0:
+            return math.inf
+        return -10 * math.log10(self.ratio) if math.isfinite(self.ratio) else -math.inf
+
+
+def sqnr(reference: Any, value: Any) -> float:
+    """SQNR in dB of a tensor, or the worst of several (same structure), against a reference.
+
+    >>> round(sqnr(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])), 3)
+    20.0
+    """
+    pairs = zip(_floats(reference), _floats(value), strict=True)
+    worst = math.inf
+    for r, v in pairs:
+        noise = Noise()
+        noise.add(r, v)
+        worst = min(worst, noise.sqnr)
+    return worst
+
+
+def _floats(value: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(value)
+    return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+class _Keeping(fx.Interpreter):
+    """Runs a graph and hands each node's value on."""
+
+    def __init__(self, module: fx.GraphModule, see: Any) -> None:
+        super().__init__(module)
+        self.extra_traceback = False
+        self.see = see
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.see(n, value, self.env)
+        return value
+
+
+@torch.no_grad()
+def compare(
+    float_module: fx.GraphModule,
+    quantized: fx.GraphModule,
+    pairs: Mapping[str, fx.Node],
+    batches: Sequence[Sequence[Tensor]],
+) -> tuple[dict[str, Noise], Noise]:
+    """Noise of each named value and of the outputs (the noisiest) over a few batches.
+
+    pairs: name of a float node -> the quantized graph's node for the same value.
+    """
+    noises = {name: Noise() for name in pairs}
+    names = {node: name for name, node in pairs.items()}
+    outputs: list[Noise] = []
+    for inputs in batches:
+        kept: dict[str, Tensor] = {}
+
+        def keep(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:
+            if n.name in noises and isinstance(value, Tensor):
+                kept[n.name] = value
+
+        def against(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:
+            if n in names and names[n] in kept:
+                if "qparams" in n.meta:
+                    value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
+                noises[names[n]].add(kept.pop(names[n]), value)
+
+        reference = _floats(_Keeping(float_module, keep).run(*inputs))
+        result = _floats(_Keeping(quantized, against).run(*inputs))
+        outputs = outputs or [Noise() for _ in reference]
+        for noise, r, v in zip(outputs, reference, result, strict=True):
+            noise.add(r, v)
+    # an output of zeros has no signal to compare noise with
+    heard = [o for o in outputs if o.signal > 0] or outputs
+    return noises, max(heard, key=lambda o: o.ratio, default=Noise())

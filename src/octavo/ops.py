@@ -1,0 +1,63 @@
+"""The two operators Octavo adds to PyTorch: `octavo::quantize` and `octavo::dequantize`.
+
+Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside them, so that
+`.to(device)` and `.to(dtype)` of a quantized model reach them.
+"""
+
+import torch
+from torch import Tensor
+
+_lib = torch.library.Library("octavo", "DEF")
+_lib.define(
+    "quantize(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax, "
+    "ScalarType dtype, int? axis=None) -> Tensor"
+)
+_lib.define("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, int? axis=None) -> Tensor")
+
+
+def _along(t: Tensor, axis: int | None, dim: int) -> Tensor:
+    """View a 1-d tensor so that it broadcasts along `axis` of a tensor with `dim` dimensions."""
+    if axis is None:
+        return t
+    return t.view([-1 if d == axis % dim else 1 for d in range(dim)])
+
+
+def _quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    qmin: int,
+    qmax: int,
+    dtype: torch.dtype,
+    axis: int | None = None,
+) -> Tensor:
+    q = x / _along(scale, axis, x.dim())
+    q = q.round_().add_(_along(zero_point, axis, x.dim()))
+    return q.clamp_(qmin, qmax).to(dtype)
+
+
+def _dequantize(
+    q: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = None
+) -> Tensor:
+    x = q.to(scale.dtype)
+    if zero_point is not None:
+        x = x.sub_(_along(zero_point, axis, q.dim()))
+    return x.mul_(_along(scale, axis, q.dim()))
+
+
+_lib.impl("quantize", _quantize, "CompositeExplicitAutograd")
+_lib.impl("dequantize", _dequantize, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("octavo::quantize", lib=_lib)
+def _(x, scale, zero_point, qmin, qmax, dtype, axis=None):
+    return torch.empty_like(x, dtype=dtype)
+
+
+@torch.library.register_fake("octavo::dequantize", lib=_lib)
+def _(q, scale, zero_point=None, axis=None):
+    return torch.empty_like(q, dtype=scale.dtype)
+
+
+quantize = torch.ops.octavo.quantize.default
+dequantize = torch.ops.octavo.dequantize.default

@@ -1,0 +1,308 @@
+"""Quantizer: the three steps match -> observe -> quantize, for those who want the steps."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .calibrate import Calibrator, Watch, describe, operator_name
+from .capture import Signature, capture, module_path
+from .config import Config
+from .convert import Conversion
+from .errors import CaptureError, ConfigError, ConversionError, DataError
+from .observers import make_observer
+from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
+from .qparams import ACTIVATION, QParams, QSpec
+from .rules import PassThrough, Rule
+from .tidy import tidy
+
+
+class DefaultQuant:
+    """Observes one value and quantizes it: what `quant_ctor` makes for each value read as int8."""
+
+    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
+        self.quantizer, self.name = quantizer, node.name
+        self.observer = make_observer(quantizer.config.observer)
+        self.all_tensors = True
+
+    def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
+        """Look at the value `node` took."""
+        value = env[node.name]
+        if not isinstance(value, Tensor):
+            self.all_tensors = False
+            return
+        try:
+            self.observer.observe(value)
+        except DataError as e:
+            raise DataError(
+                f"the output of {describe(node)} has {e}: check the calibration data and weights"
+            ) from e
+
+    def merge(self, other: DefaultQuant) -> None:
+        """Take in what another value showed: the two will share scale and zero_point."""
+        self.observer.merge(other.observer)
+        self.all_tensors &= other.all_tensors
+
+    def qparams(self) -> QParams:
+        """scale and zero_point from what was observed."""
+        return self.observer.qparams(self.quantizer.spec_of(self.name))
+
+    def quantize(self, input: fx.Node) -> fx.Node:
+        """Emit the quantization of `input`."""
+        return self.quantizer.conversion.emit_qparams(input, self.name, self.qparams())
+
+
+class Quantizer:
+    """Match patterns in a model, observe real inputs, emit the quantized graph.
+
+    >>> q = Quantizer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval())
+    >>> for _ in range(4):
+    ...     _ = q.observe(torch.rand(2, 3, 16, 16))
+    >>> quantized = q.quantize()
+    >>> quantized(torch.rand(5, 3, 16, 16))[0].shape
+    torch.Size([5, 8, 14, 14])
+
+    model: an nn.Module or a GraphModule; it is never changed. A table whose handlers are all of
+        the original kind (not `Rule`s) works on `torch.fx.symbolic_trace`'s graph of modules and
+        functions; any other on the graph of ATen operators that torch.export makes of the model
+        at the first `observe`.
+    patterns: pattern -> rule, or handler class with `__init__(quantizer, node)`,
+        `observe(node, env)` and `quantize(quantizer, node, load_arg)`; default: all registered.
+    quant_ctor: makes the object that observes and quantizes a value; `DefaultQuant`'s methods.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        patterns: Mapping[Pattern, Handler] | None = None,
+        quant_ctor: Callable[[Quantizer, fx.Node], Any] = DefaultQuant,
+        config: Config | None = None,
+    ) -> None:
+        self.model = model
+        self.patterns = DEFAULT_PATTERNS if patterns is None else patterns
+        self.quant_ctor = quant_ctor
+        self.config = config or Config()
+        self.exported = any(isinstance(p, type) and issubclass(p, Rule) for p in self.patterns.values())
+        self.float_reasons: dict[str, str] = {}
+        self.watches: dict[str, list[Watch]] = {}
+        self.samples = 0
+        if not self.exported:
+            traced = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
+            self._bind(copy.deepcopy(traced), None)
+
+    # ---- match
+
+    def capture(self, *args: Any, **kwargs: Any) -> None:
+        """Capture and tidy the model as called so, and match; `observe` does it when needed."""
+        module, signature = capture(self.model, args, kwargs)
+        self._bind(tidy(module), signature)
+
+    def _bind(self, module: fx.GraphModule, signature: Signature | None) -> None:
+        """Take on the graph to quantize: find matches, wanted values and their observers."""
+        self.module, self.graph, self.signature = module, module.graph, signature
+        self.modules = dict(module.named_modules())
+        self.matches: dict[str, tuple[fx.Node, Any]] = {}
+        self.covered: dict[str, list[fx.Node]] = {}
+        for nodes, handler_type in find_matches(self.graph, self.modules, self.patterns):
+            handler = handler_type(self, nodes[-1])
+            if isinstance(handler, Rule):
+                handler.nodes = nodes
+            self.covered[nodes[-1].name] = nodes
+            self.matches |= {n.name: (nodes[-1], handler) for n in nodes}
+        for name in self.covered:
+            rule = self.matches[name][1]
+            if isinstance(rule, Rule) and (reason := rule.refuses(self)):
+                self.float_reasons[name] = reason
+        self._keep_float(self.config.keep_float)
+        self._find_convolutional()
+        self._find_wanted()
+        self.quants = {
+            n.name: self.quant_ctor(self, n)
+            for n in self.graph.nodes
+            if n.name in self.wanted and not self._passes_integers(n)
+        }
+        self.watches = {name: [quant.observe] for name, quant in self.quants.items()}
+        for name in self.covered:
+            handler = self.matches[name][1]
+            if not isinstance(handler, Rule) or type(handler).observe is not Rule.observe:
+                self.watches.setdefault(name, []).insert(0, handler.observe)
+
+    def _keep_float(self, entries: tuple[str, ...]) -> None:
+        """Turn float what `Config.keep_float` names; ConfigError for an entry that names nothing."""
+        names = {
+            root: {root} | {operator_name(n) for n in nodes} | {module_path(n) for n in nodes}
+            for root, nodes in self.covered.items()
+        }
+        for entry in entries:
+            found = [r for r, known in names.items() if any(fnmatch.fnmatch(k, entry) for k in known)]
+            if not found:
+                known = sorted({k for ks in names.values() for k in ks if k})
+                raise ConfigError(
+                    f"keep_float={entry!r} matches no site. Module paths, operators and names "
+                    f"here: {', '.join(known[:40])}"
+                )
+            for root in found:
+                self.float_reasons[root] = f"keep_float={entry!r}"
+
+    def _find_convolutional(self) -> None:
+        """Which values are a convolution's output, passed on (see `Rule.convolutional`)."""
+        self.convolutional: set[str] = set()
+        for node in self.graph.nodes:
+            rule = self.rule_of(node)
+            if rule is None:
+                continue
+            inputs = [n for n in rule.operator.all_input_nodes if n.op != "get_attr"]
+            passed = bool(inputs) and all(n.name in self.convolutional for n in inputs)
+            if rule.convolutional or (rule.convolutional is None and passed):
+                self.convolutional.add(node.name)
+
+    def _find_wanted(self) -> None:
+        """Backwards: which values some site reads as integers, through operators that pass them.
+
+        Sets `wanted` (value -> spec), `reads` (site -> inputs read as integers) and `ranges`
+        (value -> the value whose scale and zero_point it shares).
+        """
+        self.wanted: dict[str, QSpec] = {}
+        self.reads: dict[str, list[fx.Node]] = {}
+        self.ranges: dict[str, str] = {}
+        for node in reversed(self.graph.nodes):
+            if node.name not in self.covered or node.name in self.float_reasons:
+                continue
+            handler = self.matches[node.name][1]
+            shares = False
+            if isinstance(handler, Rule):
+                reads = handler.wants(self, node.name in self.wanted)
+                shares = handler.shares_range and bool(reads)
+                spec = self.wanted[node.name] if shares else handler.input_spec
+            else:
+                covered = set(self.covered[node.name])
+                reads = [i for n in covered for i in n.all_input_nodes if i not in covered]
+                spec = ACTIVATION
+            if reads:
+                self.reads[node.name] = reads
+            for n in reads:
+                if not (spec == ACTIVATION and n.name in self.wanted):
+                    self.wanted[n.name] = spec
+                if shares:
+                    self._join(n.name, node.name)
+
+    def _join(self, a: str, b: str) -> None:
+        a, b = self.range_of(a), self.range_of(b)
+        if a != b:
+            self.ranges[b] = a
+
+    # ---- what rules and the conversion ask
+
+    def range_of(self, name: str) -> str:
+        """The value whose scale and zero_point the value `name` shares (often its own)."""
+        while name in self.ranges:
+            name = self.ranges[name]
+        return name
+
+    def spec_of(self, name: str) -> QSpec:
+        """The integers of a value: symmetric if anything that shares its range must be."""
+        group = [s for n, s in self.wanted.items() if self.range_of(n) == self.range_of(name)]
+        return next((s for s in group if s.symmetric), ACTIVATION)
+
+    def quant_of(self, node: fx.Node) -> Any:
+        """The object that quantizes a value: of all that share its range, merged."""
+        group = self.range_of(node.name)
+        if group not in self._group_quants:
+            members = [q for n, q in self.quants.items() if self.range_of(n) == group]
+            if not members:
+                raise ConversionError(f"no observer for {describe(node)}: nothing asked for its range")
+            first, *rest = members
+            if rest:
+                first = copy.copy(first)
+                first.observer = copy.deepcopy(first.observer)
+                for other in rest:
+                    first.merge(other)
+            first.name = group
+            self._group_quants[group] = first
+        return self._group_quants[group]
+
+    def rule_of(self, node: fx.Node) -> Rule | None:
+        """The rule whose site ends at `node`."""
+        root, handler = self.matches.get(node.name, (None, None))
+        return handler if root is node and isinstance(handler, Rule) else None
+
+    def is_rule(self, node: fx.Node) -> bool:
+        """Whether `node` ends a site of one of Octavo's own rules."""
+        return self.rule_of(node) is not None
+
+    def is_active(self, node: fx.Node) -> bool:
+        """Whether the site that ends at `node` is to be emitted by its handler."""
+        return node.name not in self.float_reasons
+
+    def reads_integers(self, rule: Rule) -> bool:
+        """Whether any input of the rule's site is read as integers."""
+        return rule.root.name in self.reads
+
+    def _passes_integers(self, node: fx.Node) -> bool:
+        return isinstance(self.rule_of(node), PassThrough) and node.name in self.reads
+
+    # ---- observe
+
+    def observe(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one batch through the float graph, recording ranges; returns the model's output."""
+        if not hasattr(self, "graph"):
+            self.capture(*args, **kwargs)
+        if self.signature is None:
+            if len(args) == 1 and isinstance(args[0], tuple | list):
+                args = tuple(args[0])  # the original took its arguments as one tuple
+            return self.calibrator.calibrate(*args)
+        try:
+            inputs = self.signature.flatten(args, kwargs)
+        except CaptureError as e:
+            raise DataError(f"calibration batches differ: {e}") from e
+        return self.signature.unflatten(self.calibrator.calibrate(*inputs))
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """An interpreter of the float graph that shows values to their observers."""
+        return Calibrator(self.module, self.watches)
+
+    # ---- quantize
+
+    def set_float(self, sites: Mapping[str, str]) -> None:
+        """Turn sites float, by name of their last node -> reason."""
+        self.float_reasons |= sites
+        self._find_wanted()
+
+    def quantize(self) -> fx.GraphModule:
+        """The quantized graph. From a captured model: flat tensors in, flat tuple out.
+
+        May be called again after more `observe` or `set_float`.
+        """
+        if not hasattr(self, "graph"):
+            raise DataError("nothing was observed: call observe(*inputs) before quantize()")
+        self._group_quants: dict[str, Any] = {}
+        for root, reads in self.reads.items():
+            odd = [n for n in reads if not getattr(self.quants.get(n.name), "all_tensors", True)]
+            if odd and root not in self.float_reasons and self.is_rule(self.matches[root][0]):
+                self.float_reasons[root] = f"{describe(odd[0])} is not a tensor"
+        self._find_wanted()
+        self.conversion = Conversion(self)
+        return self.conversion.run()
+
+    @property
+    def quantized_graph(self) -> fx.Graph:
+        """The graph being emitted, for handlers that create nodes themselves."""
+        return self.conversion.graph
+
+    def emit(self, rule: Rule) -> fx.Node:
+        """Copy a rule's nodes into the quantized graph, reading integers where it wants them."""
+        return self.conversion.rule(rule)
+
+    def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """Emit the quantization of `value`, the quantized graph's form of `node`."""
+        return self.conversion.quantize(node, value)
+
+    def copy_on_integers(self, rule: Rule) -> fx.Node:
+        """Copy a rule's node to run on the integers of its input."""
+        return self.conversion.on_integers(rule)

@@ -1,0 +1,41 @@
+"""What depends on parameters alone is computed once, here."""
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from ..capture import mutates
+from ..tensors import attribute, new_attribute
+
+# A constant may grow (a bias table gathered into a matrix), but not without bound.
+LARGEST_GROWTH = 16
+ALWAYS_FINE = 1 << 16
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """get_attr -> permute -> ... becomes one get_attr of the result.
+
+    Values written to by the model (state), random values and ones that would take much more
+    room than their inputs stay computed.
+    """
+    state = {n.args[0].target for n in module.graph.nodes if mutates(n)}
+    for node in module.graph.nodes:
+        inputs = node.all_input_nodes
+        if not (isinstance(node.target, OpOverload) and inputs and _is_pure(node)):
+            continue
+        if any(n.op != "get_attr" or n.target in state for n in inputs):
+            continue
+        values = {n: attribute(module, n.target) for n in inputs}
+        with torch.no_grad():
+            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            result = node.target(*args, **kwargs)
+        room = LARGEST_GROWTH * sum(v.numel() for v in values.values()) + ALWAYS_FINE
+        if isinstance(result, Tensor) and result.numel() <= room:
+            with module.graph.inserting_before(node):
+                new = new_attribute(module, f"constants.{node.name}", result.contiguous())
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+
+
+def _is_pure(node: fx.Node) -> bool:
+    return not mutates(node) and torch.Tag.nondeterministic_seeded not in node.target.tags
