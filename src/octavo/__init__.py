@@ -1,2 +1,29 @@
-"""Octavo: a trained PyTorch model in, a fast and accurate int8 model out, in one call."""
-from .quantizer import Quantizer
+"""Octavo: a trained PyTorch model in, a fast and accurate int8 model out, in one call.
+
+>>> import octavo, torch
+>>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+>>> q = octavo.quantize(net, [torch.rand(16, 4) for _ in range(8)])
+>>> q(torch.rand(3, 4)).shape
+torch.Size([3, 2])
+"""
+
+from .config import Config
+from .errors import (
+    CaptureError,
+    CollapseWarning,
+    ConfigError,
+    ConversionError,
+    DataError,
+    EngineError,
+    FormatError,
+    OctavoError,
+    PatternError,
+)
+from .measure import sqnr
+from .model import QuantizedModel
+from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
+from .quantize import quantize
+from .quantizer import DefaultQuant, Quantizer
+from .rules import FloatBetween, PassThrough, Rule, Weighted
+
+__version__ = "0.1.0"

@@ -5,6 +5,7 @@ into those tensors and the tuple back into what the model returned.
 """
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import json
@@ -31,13 +32,15 @@ class Signature:
     """How the model is called and what it returns.
 
     `parameters` are (name, kind) of `forward`; `constants` the leaves of the call that are not
-    tensors, by position, which the graph was specialised to.
+    tensors, by position, which the graph was specialised to; `inputs` the dtype and shape of each
+    tensor, with None for a free dimension.
     """
 
     parameters: tuple[tuple[str, int], ...]
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
     constants: tuple[tuple[int, Any], ...]
+    inputs: tuple[tuple[str, tuple[int | None, ...]], ...]
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The same call with each argument where `forward` has it, by position where possible."""
@@ -59,7 +62,18 @@ class Signature:
                     f"argument {i} is {leaves[i]!r}, but the graph was captured with {value!r} "
                     "and is specialised to it: quantize the model again with the other value"
                 )
-        return [leaf for i, leaf in enumerate(leaves) if i not in constants]
+        tensors = [leaf for i, leaf in enumerate(leaves) if i not in constants]
+        for (dtype, shape), t in zip(self.inputs, tensors, strict=True):
+            fits = t.dim() == len(shape) and all(
+                want in (None, have) for want, have in zip(shape, t.shape, strict=True)
+            )
+            if not fits or (str(t.dtype) != f"torch.{dtype}" and not t.is_floating_point()):
+                expected = ", ".join("any" if d is None else str(d) for d in shape)
+                raise CaptureError(
+                    f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
+                    f"captured with shape ({expected}) and dtype {dtype}"
+                )
+        return tensors
 
     def unflatten(self, outputs: Any) -> Any:
         """The model's output structure, from the graph's flat outputs."""
@@ -72,7 +86,8 @@ class Signature:
             json.dumps(self.constants)
         except (NotImplementedError, TypeError) as e:
             raise CaptureError(f"the call's structure cannot be saved: {e}") from e
-        return {"parameters": self.parameters, "constants": self.constants, **specs}
+        plain = {k: getattr(self, k) for k in ("parameters", "constants", "inputs")}
+        return plain | specs
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Signature":
@@ -82,6 +97,7 @@ class Signature:
             pytree.treespec_loads(data["in_spec"]),
             pytree.treespec_loads(data["out_spec"]),
             tuple((int(i), v) for i, v in data["constants"]),
+            tuple((str(d), tuple(shape)) for d, shape in data["inputs"]),
         )
 
 
@@ -142,10 +158,17 @@ def capture(
         in_spec,
         program.call_spec.out_spec,
         tuple((i, leaf) for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)),
+        (),
     )
     if _mutates_views(program):
         program = program.run_decompositions({})
-    return _flat_module(program, {i for i, _ in signature.constants}), signature
+    module = _flat_module(program, {i for i, _ in signature.constants})
+    values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
+    inputs = tuple(
+        (str(v.dtype).removeprefix("torch."), tuple(d if type(d) is int else None for d in v.shape))
+        for v in values
+    )
+    return module, dataclasses.replace(signature, inputs=inputs)
 
 
 def _export(model: nn.Module, forward: inspect.Signature, arguments: dict[str, Any]):
@@ -238,6 +261,9 @@ def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
         if i in constant_positions:
             module.graph.erase_node(node)
     module.recompile()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise CaptureError(f"parameter {name!r} holds NaN: load weights that are finite")
     return module
 
 

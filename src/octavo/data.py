@@ -22,7 +22,8 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     """Each batch of `data` as the (args, kwargs) to call `model` with.
 
     A tensor is one batch, a tuple the positional and a dict the keyword inputs of one call; any
-    other iterable (a list, a generator, a DataLoader) gives such batches one after the other.
+    other iterable (a list, a generator, a DataLoader) gives such batches one after the other,
+    and so does a tuple of more tensors, all alike, than the model takes (`images.split(32)`).
     Inside an iterable a list is taken like a tuple, and what is beyond the number of arguments
     the model takes (labels) is dropped. numpy arrays are taken like tensors. Raises DataError
     for no data, other types, and NaN or infinity in a floating point tensor.
@@ -32,10 +33,12 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     """
     if data is None or isinstance(data, str | bytes | int | float):
         raise DataError(f"calibration data is {data!r}; give {ACCEPTED}")
+    most = _positional(model)
     single = isinstance(data, Tensor | np.ndarray | tuple | Mapping)
+    if isinstance(data, tuple) and most is not None and len(data) > most:
+        single = not _are_batches(data)
     if not single and not isinstance(data, Iterable):
         raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
-    most = _positional(model)
     count = 0
     for batch in [data] if single else data:
         call = _call(batch, most, count)
@@ -55,6 +58,13 @@ def _positional(model: nn.Module) -> int | None:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def _are_batches(data: tuple[Any, ...]) -> bool:
+    """Whether a tuple too long to be one call holds batches, like `images.split(32)`."""
+    tensors = [t for t in data if isinstance(t, Tensor | np.ndarray)]
+    kinds = {(t.dtype, tuple(t.shape[1:])) for t in tensors}
+    return len(tensors) == len(data) > 1 and len(kinds) == 1
 
 
 def _call(batch: Any, most: int | None, index: int) -> Call:

@@ -24,11 +24,9 @@ class Noise:
 
     def add(self, reference: Tensor, value: Tensor) -> None:
         """Take in one pair of tensors of the same shape."""
-        reference, value = reference.detach().double(), value.detach().double()
-        finite = torch.isfinite(reference)
-        difference = torch.where(reference == value, 0.0, reference - value)
-        self.signal += float(reference[finite].square().sum())
-        self.noise += float(difference.square().sum())
+        difference = reference - value
+        self.noise += float(difference[reference != value].double().square().sum())
+        self.signal += float(reference[torch.isfinite(reference)].double().square().sum())
 
     @property
     def ratio(self) -> float:

@@ -20,6 +20,7 @@ from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .qparams import ACTIVATION, QParams, QSpec
 from .rules import PassThrough, Rule
 from .tidy import tidy
+from .work import WORK, multiply_adds
 
 
 class DefaultQuant:
@@ -90,7 +91,8 @@ class Quantizer:
         self.exported = any(isinstance(p, type) and issubclass(p, Rule) for p in self.patterns.values())
         self.float_reasons: dict[str, str] = {}
         self.watches: dict[str, list[Watch]] = {}
-        self.samples = 0
+        self.work: dict[str, int] = {}  # node -> multiply-adds per sample
+        self.batch_size = 1
         if not self.exported:
             traced = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
             self._bind(copy.deepcopy(traced), None)
@@ -127,6 +129,9 @@ class Quantizer:
             if n.name in self.wanted and not self._passes_integers(n)
         }
         self.watches = {name: [quant.observe] for name, quant in self.quants.items()}
+        for node in self.graph.nodes:
+            if getattr(node.target, "overloadpacket", None) in WORK:
+                self.watches.setdefault(node.name, []).append(self._count_work)
         for name in self.covered:
             handler = self.matches[name][1]
             if not isinstance(handler, Rule) or type(handler).observe is not Rule.observe:
@@ -196,6 +201,13 @@ class Quantizer:
         if a != b:
             self.ranges[b] = a
 
+    def _count_work(self, node: fx.Node, env: Mapping[str, Any]) -> None:
+        """Note an operator's multiply-adds per sample, the first time it runs."""
+        if node.name not in self.work:
+            inputs = [env[n.name] for n in node.all_input_nodes]
+            total = multiply_adds(node, env[node.name], inputs)
+            self.work[node.name] = total // max(self.batch_size, 1)
+
     # ---- what rules and the conversion ask
 
     def range_of(self, name: str) -> str:
@@ -225,6 +237,17 @@ class Quantizer:
             first.name = group
             self._group_quants[group] = first
         return self._group_quants[group]
+
+    def qparams_of(self, node: fx.Node) -> QParams | None:
+        """scale and zero_point of a value; None if nobody reads it as integers."""
+        group = self._group_quants.get(self.range_of(node.name))
+        return group.qparams() if node.name in self.wanted and group is not None else None
+
+    def emitted(self) -> dict[str, fx.Node]:
+        """Each site's value in the quantized graph, by the name of its last node."""
+        c = self.conversion
+        known = {**c.env, **c.quant_env}
+        return {name: known[name] for name in self.covered if name in known}
 
     def rule_of(self, node: fx.Node) -> Rule | None:
         """The rule whose site ends at `node`."""
@@ -260,6 +283,7 @@ class Quantizer:
             inputs = self.signature.flatten(args, kwargs)
         except CaptureError as e:
             raise DataError(f"calibration batches differ: {e}") from e
+        self.batch_size = inputs[0].shape[0] if inputs[0].dim() else 1
         return self.signature.unflatten(self.calibrator.calibrate(*inputs))
 
     @property

@@ -27,6 +27,7 @@ class Rule:
     precision: ClassVar[str] = "int8"
     input_spec: ClassVar[QSpec] = ACTIVATION
     lossless: ClassVar[bool] = False  # moves integers about, adds no error: never turned float
+    idle_reason: ClassVar[str] = "no int8 operator reads its output"
     shares_range: ClassVar[bool] = False  # the output has the scale and zero_point of its inputs
     # Whether the output is a convolution's: yes, no, or (None) if all computed inputs are. Adds
     # and products are int8 only among convolutions.
@@ -99,7 +100,7 @@ class FloatBetween(Rule):
 
     def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
         super().__init__(quantizer, node)
-        self.reason = "float between int8 operators"
+        self.reason = "between int8 operators"
 
     def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
         """Nothing: it reads float."""

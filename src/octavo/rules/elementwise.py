@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 class Elementwise(Rule):
     """int8 where convolutions surround it; in a transformer's residual stream float is better."""
 
+    idle_reason = "not between convolutions"
+
     def refuses(self, quantizer: Quantizer) -> str:
         """A constant operand is part of the float arithmetic around it."""
         node = self.operator
         if len(self.activations()) != 2 or node.kwargs.get("alpha", 1) != 1:
-            return "an operand is constant, or both are one: float between int8 operators"
+            return "has a constant operand"
         if not all(is_float(a) for a in self.activations()):
             return "its operands are not floating point tensors"
         return ""

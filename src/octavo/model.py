@@ -1,0 +1,71 @@
+"""QuantizedModel: what `quantize` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .capture import Signature
+from .config import Config
+from .report import Report
+
+
+class QuantizedModel(nn.Module):
+    """A quantized model: called like the model it came from, returns the same structure.
+
+    It is an ordinary nn.Module: `.to(device)`, `.to(dtype)`, `state_dict()` and torch.export
+    work. Called as it is, it runs the reference engine: PyTorch arithmetic with the integers'
+    rounding, on any device, for checking rather than for speed. `compile()` makes it fast.
+
+    graph_module: the quantized graph, flat tensors in, flat tuple out; its integers are plain
+        uint8 / int8 tensors, its operators ATen's, `octavo::quantize` and `octavo::dequantize`.
+    """
+
+    def __init__(
+        self, graph_module: fx.GraphModule, signature: Signature, config: Config, report: Report
+    ) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.signature = signature
+        self.config = config
+        self._report = report
+        self.eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model that was quantized; raises CaptureError for another call structure."""
+        inputs = self.signature.flatten(args, kwargs)
+        return self.signature.unflatten(self.graph_module(*inputs))
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The quantized graph."""
+        return self.graph_module.graph
+
+    def report(self) -> Report:
+        """What became of each operator, with ranges and SQNR; print it, or read `.rows`."""
+        return self._report
+
+    def compile(self, engine: str = "openvino", **options: Any) -> Callable[..., Any]:
+        """A fast callable with the model's signature; see `octavo.engines` for engines.
+
+        >>> import octavo
+        >>> q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
+        >>> q.compile("reference")(torch.rand(3, 4)).shape
+        torch.Size([3, 2])
+        """
+        from .engines import compile_model
+
+        return compile_model(self, engine, **options)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Move the tensors, and with them the tensors the graph makes as it runs."""
+        super()._apply(fn, recurse)
+        device = next((b.device for b in self.buffers()), None)
+        for node in self.graph.nodes:
+            if device is not None and isinstance(node.kwargs.get("device"), torch.device):
+                node.kwargs = node.kwargs | {"device": device}
+        self.graph_module.recompile()
+        return self

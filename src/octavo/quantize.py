@@ -1,0 +1,94 @@
+"""`quantize`: the stages in order. Read this first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from .capture import Call
+from .config import Config
+from .data import batch_size, calls, first_samples
+from .errors import OctavoError
+from .guard import convert_guarded
+from .model import QuantizedModel
+from .quantizer import Quantizer
+from .report import make_report
+
+
+@torch.no_grad()
+def quantize(
+    model: nn.Module, data: Any, *, config: Config | None = None, progress: bool = True
+) -> QuantizedModel:
+    """An int8 model from a trained float one and a few hundred samples.
+
+    >>> import octavo, torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    >>> q = octavo.quantize(net, [torch.rand(4, 3, 16, 16) for _ in range(8)])
+    >>> q(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 14, 14])
+
+    model: any nn.Module that torch.export can capture. It is quantized as it is in eval mode,
+        whatever mode it is in, and is never changed.
+    data: what the model will see. A tensor is one batch; a tuple or dict is the positional or
+        keyword inputs of one call; any other iterable, a DataLoader among them, gives such
+        batches, each seen once. Inside an iterable, what is beyond the arguments the model
+        takes (the labels of a DataLoader) is ignored.
+    config: see `Config`.
+    progress: show a bar on a terminal during calibration.
+
+    Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
+    scale per output channel; operators without a rule stay float and the report says why.
+    Raises an OctavoError: DataError, CaptureError (the model cannot be exported) or ConfigError.
+    """
+    if not isinstance(model, nn.Module):
+        raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
+    config = config or Config()
+    batches = calls(data, model)
+    first = next(batches)
+
+    quantizer = Quantizer(model, config=config)
+    quantizer.capture(*first[0], **first[1])  # capture, tidy, match
+    samples = observe(quantizer, itertools.chain([first], batches), _length(data), progress)
+    quantized, noises, output = convert_guarded(quantizer, samples)
+    report = make_report(quantizer, model, quantized, noises, output)
+    assert quantizer.signature is not None
+    return QuantizedModel(quantized, quantizer.signature, config, report)
+
+
+def observe(
+    quantizer: Quantizer, batches: Iterable[Call], total: int | None, progress: bool
+) -> list[list[Tensor]]:
+    """Run every batch past the observers; returns the first samples, to measure on."""
+    assert quantizer.signature is not None
+    kept: list[list[Tensor]] = []
+    room = quantizer.config.measure_samples
+    for args, kwargs in _progress(batches, total, progress):
+        if room > 0:
+            some = first_samples((args, kwargs), room)
+            room -= batch_size(some)
+            kept.append(quantizer.signature.flatten(*some))
+        quantizer.observe(*args, **kwargs)
+    return kept
+
+
+def _length(data: Any) -> int | None:
+    if isinstance(data, Tensor | tuple | dict):
+        return 1
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def _progress(batches: Iterable[Call], total: int | None, show: bool) -> Iterable[Call]:
+    console = Console(stderr=True)
+    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    hidden = not (show and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        yield from bar.track(batches, total=total)

@@ -1,0 +1,195 @@
+"""The report: what became of each operator, as a table and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import fx, nn
+
+from .calibrate import operator_name
+from .capture import module_path
+from .measure import Noise
+from .qparams import WEIGHT
+from .tensors import attribute
+
+if TYPE_CHECKING:
+    from .quantizer import Quantizer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator, or several that became one.
+
+    sqnr: dB against float on calibration data, of this site's output in the quantized model
+        (so it holds what came in from before it); None where it was not measured.
+    low, high: the range of its output as integers; None where the output is float.
+    multiply_adds: per sample.
+    """
+
+    path: str
+    name: str
+    operator: str
+    precision: str
+    reason: str
+    weight_bits: int | None
+    activation_bits: int | None
+    low: float | None
+    high: float | None
+    sqnr: float | None
+    multiply_adds: int
+    parameters: int
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """`rows`, one per site in graph order, and totals. `print(report)` shows the table.
+
+    output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there
+    are several); bytes are those of all tensors, before and after.
+    """
+
+    rows: tuple[Row, ...]
+    output_sqnr: float
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def int8_share(self) -> float:
+        """The share of multiply-adds done in int8, 0 to 1."""
+        total = sum(r.multiply_adds for r in self.rows)
+        done = sum(r.multiply_adds for r in self.rows if r.precision == "int8")
+        return done / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON data; infinite SQNRs become None."""
+        return _finite(dataclasses.asdict(self) | {"int8_share": self.int8_share})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """The inverse of `to_dict`."""
+        sqnr = math.inf if data["output_sqnr"] is None else data["output_sqnr"]
+        rows = tuple(Row(**row) for row in data["rows"])
+        return cls(rows, sqnr, data["bytes_before"], data["bytes_after"])
+
+    def __rich__(self) -> Table:
+        """The table for rich."""
+        count = sum(r.precision == "int8" for r in self.rows)
+        table = Table(
+            title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of multiply-adds "
+            f"in int8, output SQNR {_number(self.output_sqnr)} dB, "
+            f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
+            title_justify="left",
+        )
+        for column in ("module", "operator", "as"):
+            table.add_column(column, overflow="fold")
+        for column in ("bits w/a", "range", "SQNR dB", "parameters", "bytes"):
+            table.add_column(column, justify="right")
+        for r in self.rows:
+            bits = f"{r.weight_bits or '-'}/{r.activation_bits or '-'}"
+            span = "" if r.low is None else f"{r.low:.4g} .. {r.high:.4g}"
+            size = f"{r.bytes_before:,} -> {r.bytes_after:,}" if r.bytes_before else ""
+            kind = r.precision + (f": {r.reason}" if r.reason else "")
+            parameters = f"{r.parameters:,}" if r.parameters else ""
+            noise = "" if r.sqnr is None else _number(r.sqnr)
+            table.add_row(
+                r.path or r.name, r.operator, kind, bits, span, noise, parameters, size
+            )
+        return table
+
+    def __str__(self) -> str:
+        out = io.StringIO()
+        Console(file=out, width=160).print(self)
+        return out.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(db: float) -> str:
+    return f"{db:.1f}" if math.isfinite(db) else ("exact" if db > 0 else "none")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+IGNORED = {"getitem", "sym_size", "copy_"}
+
+
+def make_report(
+    quantizer: Quantizer, model: nn.Module, quantized: nn.Module, noises: Mapping[str, Noise], output: Noise
+) -> Report:
+    """Describe a finished quantization, in graph order."""
+    rows = []
+    for node in quantizer.graph.nodes:
+        root, _ = quantizer.matches.get(node.name, (node, None))
+        is_work = node.op.startswith("call") and isinstance(node.meta.get("val"), torch.Tensor)
+        if root is node and is_work and operator_name(node) not in IGNORED:
+            noise = noises.get(node.name)
+            rows.append(_row(quantizer, node, noise.sqnr if noise else None))
+    return Report(tuple(rows), output.sqnr, tensor_bytes(model), tensor_bytes(quantized))
+
+
+def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
+    nodes = quantizer.covered.get(node.name, [node])
+    precision, reason = verdict(quantizer, node)
+    rule = quantizer.rule_of(node)
+    reads = quantizer.reads.get(node.name, []) if precision == "int8" else []
+    weights = rule.weights() if rule and reads else {}
+    qparams = quantizer.qparams_of(node)
+    low, high = qparams.range if qparams else (None, None)
+    constants = [i for n in nodes for i in n.all_input_nodes if i.op == "get_attr"]
+    sizes = {i: attribute(quantizer.module, str(i.target)) for i in constants}
+    before = sum(t.numel() * t.element_size() for t in sizes.values())
+    saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
+    return Row(
+        path=module_path(nodes[0]),
+        name=node.name,
+        operator=" + ".join(operator_name(n) for n in nodes),
+        precision=precision,
+        reason=reason,
+        weight_bits=WEIGHT.bits if weights else None,
+        activation_bits=quantizer.spec_of(reads[0].name).bits if reads else None,
+        low=low,
+        high=high,
+        sqnr=sqnr,
+        multiply_adds=sum(quantizer.work.get(n.name, 0) for n in nodes),
+        parameters=sum(t.numel() for t in sizes.values()),
+        bytes_before=before,
+        bytes_after=before - saved,
+    )
+
+
+def verdict(quantizer: Quantizer, node: fx.Node) -> tuple[str, str]:
+    """("int8", "") or ("float", why) for the site that ends at `node`."""
+    if node.name not in quantizer.covered:
+        return "float", f"no rule for {operator_name(node)}"
+    if node.name in quantizer.float_reasons:
+        return "float", quantizer.float_reasons[node.name]
+    rule = quantizer.rule_of(node)
+    if rule is not None and rule.precision == "float":
+        return "float", rule.reason
+    if rule is not None and node.name not in quantizer.reads:
+        return "float", rule.idle_reason
+    return "int8", ""
