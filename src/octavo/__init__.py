@@ -25,5 +25,33 @@ from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .quantize import quantize
 from .quantizer import DefaultQuant, Quantizer
 from .rules import FloatBetween, PassThrough, Rule, Weighted
+from .storage import load, save
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ANY",
+    "DEFAULT_PATTERNS",
+    "CaptureError",
+    "CollapseWarning",
+    "Config",
+    "ConfigError",
+    "ConversionError",
+    "DataError",
+    "DefaultQuant",
+    "EngineError",
+    "FloatBetween",
+    "FormatError",
+    "OctavoError",
+    "PassThrough",
+    "PatternError",
+    "QuantizedModel",
+    "Quantizer",
+    "Rule",
+    "Weighted",
+    "load",
+    "quantize",
+    "register_pattern",
+    "save",
+    "sqnr",
+]

@@ -41,8 +41,8 @@ class Conversion:
         """Visit the float graph in order and emit each site, or a copy of each float node."""
         for node in self.quantizer.graph.nodes:
             root, handler = self.quantizer.matches.get(node.name, (None, None))
-            if root is node:
-                self.site(node, handler)
+            if node is root:
+                self.site(root, handler)
             elif root is None and not (node.op == "get_attr" and self.exported):
                 self.copy(node)
         self.graph.lint()
@@ -69,7 +69,7 @@ class Conversion:
     def copy(self, node: fx.Node) -> fx.Node:
         """Copy a node as it is, reading float."""
         if node.op == "get_attr" and self.exported:
-            value = attribute(self.quantizer.module, str(node.target))
+            value = attribute(self.quantizer.module, node.target)
             self.env[node.name] = self.tensor(str(node.target), value)
         else:
             self.env[node.name] = self.graph.node_copy(node, self.load_float)

@@ -28,7 +28,8 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     the model takes (labels) is dropped. numpy arrays are taken like tensors. Raises DataError
     for no data, other types, and NaN or infinity in a floating point tensor.
 
-    >>> [len(args) for args, _ in calls([(torch.rand(2, 4), torch.tensor([0, 1]))], nn.Linear(4, 2))]
+    >>> labelled = [(torch.rand(2, 4), torch.tensor([0, 1]))]
+    >>> [len(args) for args, _ in calls(labelled, nn.Linear(4, 2))]
     [1]
     """
     if data is None or isinstance(data, str | bytes | int | float):
@@ -75,7 +76,9 @@ def _call(batch: Any, most: int | None, index: int) -> Call:
         return (), dict(batch)
     if isinstance(batch, tuple | list):
         return tuple(batch)[:most], {}
-    raise DataError(f"batch {index} of the calibration data is a {type(batch).__name__}; {ACCEPTED}")
+    raise DataError(
+        f"batch {index} of the calibration data is a {type(batch).__name__}; {ACCEPTED}"
+    )
 
 
 def _check(call: Call, index: int) -> None:
@@ -87,8 +90,8 @@ def _check(call: Call, index: int) -> None:
             raise DataError(f"batch {index} of the calibration data has an empty tensor {_of(t)}")
         if t.is_floating_point() and not torch.isfinite(t).all():
             raise DataError(
-                f"batch {index} of the calibration data holds NaN or infinity in a tensor {_of(t)}: "
-                "drop or mend that sample"
+                f"batch {index} of the calibration data holds NaN or infinity in a tensor "
+                f"{_of(t)}: drop or mend that sample"
             )
 
 

@@ -1,4 +1,4 @@
-"""The exceptions Octavo raises: one family, so that `except octavo.OctavoError` catches them all."""
+"""The exceptions Octavo raises: `except octavo.OctavoError` catches them all."""
 
 
 class OctavoError(Exception):

@@ -24,9 +24,13 @@ class Noise:
 
     def add(self, reference: Tensor, value: Tensor) -> None:
         """Take in one pair of tensors of the same shape."""
-        difference = reference - value
-        self.noise += float(difference[reference != value].double().square().sum())
-        self.signal += float(reference[torch.isfinite(reference)].double().square().sum())
+        noise, signal = _energy(reference - value), _energy(reference)
+        if not math.isfinite(noise + signal):  # infinity less infinity, as masks have, is no noise
+            unequal = reference != value
+            noise = _energy(reference[unequal] - value[unequal])
+            signal = _energy(reference[torch.isfinite(reference)])
+        self.noise += noise
+        self.signal += signal
 
     @property
     def ratio(self) -> float:
@@ -41,6 +45,11 @@ class Noise:
         if self.ratio == 0:
             return math.inf
         return -10 * math.log10(self.ratio) if math.isfinite(self.ratio) else -math.inf
+
+
+def _energy(t: Tensor) -> float:
+    flat = t.detach().reshape(-1)
+    return float(torch.dot(flat, flat))
 
 
 def sqnr(reference: Any, value: Any) -> float:

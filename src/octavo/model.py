@@ -48,7 +48,9 @@ class QuantizedModel(nn.Module):
         """What became of each operator, with ranges and SQNR; print it, or read `.rows`."""
         return self._report
 
-    def compile(self, engine: str = "openvino", **options: Any) -> Callable[..., Any]:
+    def compile(  # type: ignore[override]  # nn.Module's is torch.compile in place
+        self, engine: str = "openvino", **options: Any
+    ) -> Callable[..., Any]:
         """A fast callable with the model's signature; see `octavo.engines` for engines.
 
         >>> import octavo

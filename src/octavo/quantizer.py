@@ -7,7 +7,6 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from .calibrate import Calibrator, Watch, describe, operator_name
@@ -88,7 +87,9 @@ class Quantizer:
         self.patterns = DEFAULT_PATTERNS if patterns is None else patterns
         self.quant_ctor = quant_ctor
         self.config = config or Config()
-        self.exported = any(isinstance(p, type) and issubclass(p, Rule) for p in self.patterns.values())
+        self.exported = any(
+            isinstance(p, type) and issubclass(p, Rule) for p in self.patterns.values()
+        )
         self.float_reasons: dict[str, str] = {}
         self.watches: dict[str, list[Watch]] = {}
         self.work: dict[str, int] = {}  # node -> multiply-adds per sample
@@ -138,13 +139,15 @@ class Quantizer:
                 self.watches.setdefault(name, []).insert(0, handler.observe)
 
     def _keep_float(self, entries: tuple[str, ...]) -> None:
-        """Turn float what `Config.keep_float` names; ConfigError for an entry that names nothing."""
+        """Turn float what `Config.keep_float` names; ConfigError for one that names nothing."""
         names = {
             root: {root} | {operator_name(n) for n in nodes} | {module_path(n) for n in nodes}
             for root, nodes in self.covered.items()
         }
         for entry in entries:
-            found = [r for r, known in names.items() if any(fnmatch.fnmatch(k, entry) for k in known)]
+            found = [
+                r for r, known in names.items() if any(fnmatch.fnmatch(k, entry) for k in known)
+            ]
             if not found:
                 known = sorted({k for ks in names.values() for k in ks if k})
                 raise ConfigError(
@@ -227,7 +230,9 @@ class Quantizer:
         if group not in self._group_quants:
             members = [q for n, q in self.quants.items() if self.range_of(n) == group]
             if not members:
-                raise ConversionError(f"no observer for {describe(node)}: nothing asked for its range")
+                raise ConversionError(
+                    f"no observer for {describe(node)}: nothing asked for its range"
+                )
             first, *rest = members
             if rest:
                 first = copy.copy(first)

@@ -71,22 +71,21 @@ class Report:
         return done / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON data; infinite SQNRs become None."""
+        """All of it as JSON data; infinite SQNRs become the strings "inf" and "-inf"."""
         return _finite(dataclasses.asdict(self) | {"int8_share": self.int8_share})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """The inverse of `to_dict`."""
-        sqnr = math.inf if data["output_sqnr"] is None else data["output_sqnr"]
-        rows = tuple(Row(**row) for row in data["rows"])
-        return cls(rows, sqnr, data["bytes_before"], data["bytes_after"])
+        rows = tuple(Row(**row | {"sqnr": _decibels(row["sqnr"])}) for row in data["rows"])
+        return cls(rows, float(data["output_sqnr"]), data["bytes_before"], data["bytes_after"])
 
     def __rich__(self) -> Table:
         """The table for rich."""
         count = sum(r.precision == "int8" for r in self.rows)
         table = Table(
-            title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of multiply-adds "
-            f"in int8, output SQNR {_number(self.output_sqnr)} dB, "
+            title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of "
+            f"multiply-adds in int8, output SQNR {_number(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
         )
@@ -101,9 +100,7 @@ class Report:
             kind = r.precision + (f": {r.reason}" if r.reason else "")
             parameters = f"{r.parameters:,}" if r.parameters else ""
             noise = "" if r.sqnr is None else _number(r.sqnr)
-            table.add_row(
-                r.path or r.name, r.operator, kind, bits, span, noise, parameters, size
-            )
+            table.add_row(r.path or r.name, r.operator, kind, bits, span, noise, parameters, size)
         return table
 
     def __str__(self) -> str:
@@ -117,7 +114,11 @@ def _finite(value: Any) -> Any:
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _decibels(value: float | str | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _number(db: float) -> str:
@@ -138,7 +139,11 @@ IGNORED = {"getitem", "sym_size", "copy_"}
 
 
 def make_report(
-    quantizer: Quantizer, model: nn.Module, quantized: nn.Module, noises: Mapping[str, Noise], output: Noise
+    quantizer: Quantizer,
+    model: nn.Module,
+    quantized: nn.Module,
+    noises: Mapping[str, Noise],
+    output: Noise,
 ) -> Report:
     """Describe a finished quantization, in graph order."""
     rows = []
@@ -160,7 +165,7 @@ def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
     qparams = quantizer.qparams_of(node)
     low, high = qparams.range if qparams else (None, None)
     constants = [i for n in nodes for i in n.all_input_nodes if i.op == "get_attr"]
-    sizes = {i: attribute(quantizer.module, str(i.target)) for i in constants}
+    sizes = {i: attribute(quantizer.module, i.target) for i in constants}
     before = sum(t.numel() * t.element_size() for t in sizes.values())
     saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
     return Row(

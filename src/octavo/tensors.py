@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, fx, nn
 
 
-def attribute(module: nn.Module, path: str) -> Any:
-    """What `module.a.b.c` is, for "a.b.c"."""
-    *parents, name = path.split(".")
+def attribute(module: nn.Module, path: Any) -> Any:
+    """What `module.a.b.c` is, for "a.b.c", the target of a get_attr node."""
+    *parents, name = str(path).split(".")
     for p in parents:
         module = getattr(module, p)
     return getattr(module, name)
@@ -18,9 +18,9 @@ def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
     """Register a buffer at a dotted path; modules on the way are made."""
     *parents, name = path.split(".")
     for p in parents:
-        if not hasattr(module, p):
+        if p not in module._modules:
             module.add_module(p, nn.Module())
-        module = getattr(module, p)
+        module = module.get_submodule(p)
     module.register_buffer(name, value.detach())
 
 

@@ -2,12 +2,14 @@
 
 from torch import nn
 
-from ..patterns import register_pattern
+from ..patterns import Pattern, register_pattern
 from .base import FloatBetween
 
 # Engines apply these to a sum before it leaves the registers.
-FUSED = (nn.ReLU, nn.ReLU6, nn.Hardtanh, "clamp", "clamp_min", nn.LeakyReLU, nn.PReLU)
-FUSED += (nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh)
+FUSED: tuple[Pattern, ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, "clamp", "clamp_min", nn.LeakyReLU, nn.PReLU),
+    *(nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh),
+)
 
 
 class Activation(FloatBetween):

@@ -1,5 +1,7 @@
 """Batch norm is a multiply and an add per channel; most disappear into a convolution's weights."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -8,7 +10,7 @@ from ..tensors import attribute, new_attribute
 aten = torch.ops.aten
 
 # Operators with weights -> the axis of the weight that counts output channels.
-OUTPUT_AXIS = {
+OUTPUT_AXIS: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv1d.padding: 0,
     aten.conv2d.default: 0,
@@ -38,7 +40,9 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
             continue
         if conv.target is aten.linear.default and conv.meta["val"].dim() != 2:
             continue  # the channel axis of batch norm is 1, of linear the last
-        key = tuple(a.target if isinstance(a, fx.Node) else a for a in conv.args[1:3] + node.args[1:])
+        key = tuple(
+            a.target if isinstance(a, fx.Node) else a for a in conv.args[1:3] + node.args[1:]
+        )
         with module.graph.inserting_before(conv):
             if key not in folded:
                 scale, shift = affine(module, node)
@@ -140,7 +144,7 @@ def fold_affine_forward(module: fx.GraphModule) -> None:
         node.args = (x, w, b, *node.args[3:])
 
 
-def _affine_before(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Tensor, Tensor] | None:
+def _affine_before(module: fx.GraphModule, node: fx.Node) -> tuple[Any, Tensor, Tensor] | None:
     """(x, scale, shift) where node is conv(x * scale + shift) and may take them in."""
     if OUTPUT_AXIS.get(node.target) != 0 or node.args[1].op != "get_attr":
         return None

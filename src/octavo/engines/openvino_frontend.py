@@ -1,0 +1,92 @@
+"""Any other graph: through OpenVINO's PyTorch frontend, which knows several hundred operators.
+
+The frontend reads exported programs of ATen operators. Our two operators are first rewritten:
+quantize becomes one operator on floats that stands for FakeQuantize, which the frontend is
+taught, and an int8 weight becomes a conversion and a multiply.
+"""
+
+import copy
+import warnings
+
+import openvino
+import openvino.opset15 as ov
+import torch
+from openvino.frontend.pytorch import ConversionExtension
+from torch import fx
+from torch.export import Dim
+
+from .. import ops
+from ..capture import Signature
+from ..errors import EngineError
+from ..tensors import attribute, new_attribute
+from .openvino_build import grid_bounds, passes_grid
+
+aten = torch.ops.aten
+
+_lib = torch.library.Library("octavo", "FRAGMENT")
+_lib.define("fake_quantize(Tensor x, Tensor low, Tensor high, int levels) -> Tensor")
+torch.library.register_fake("octavo::fake_quantize", lambda x, *_: torch.empty_like(x), lib=_lib)
+
+
+def _fake_quantize(context):
+    x, low, high = (context.get_input(i) for i in range(3))
+    levels = context.get_values_from_const_input(3)
+    return [ov.fake_quantize(x, low, high, low, high, levels).output(0)]
+
+
+def convert_by_frontend(module: fx.GraphModule, signature: Signature) -> openvino.Model:
+    """Convert the whole graph; raises EngineError with what the frontend could not convert."""
+    free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
+    example = tuple(
+        torch.zeros([2 if d is None else d for d in s], dtype=getattr(torch, dtype))
+        for dtype, s in signature.inputs
+    )
+    extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
+            return openvino.convert_model(program, extension=[extension])
+    except Exception as e:
+        raise EngineError(
+            f"OpenVINO cannot convert this model: {e}\nRun it with compile('reference'), or keep "
+            "the part it stops at out of the model"
+        ) from e
+
+
+def in_floats(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the graph with floats on the integers' grid where it had integers."""
+    module = copy.deepcopy(module)
+    graph = module.graph
+    for node in graph.nodes:
+        if node.target is ops.quantize and not passes_grid(node):
+            low, high = grid_bounds(module, node)
+            with graph.inserting_before(node):
+                bounds = [
+                    new_attribute(module, f"bounds.{node.name}.{side}", value)
+                    for side, value in (("low", low), ("high", high))
+                ]
+                levels = node.args[4] - node.args[3] + 1
+                args = (node.args[0], *bounds, levels)
+                new = graph.call_function(torch.ops.octavo.fake_quantize.default, args)
+            node.replace_all_uses_with(new)
+        elif node.target is ops.quantize:
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is ops.dequantize and node.args[0].op == "get_attr":
+            _weight_in_floats(module, node)
+        elif node.target is ops.dequantize:
+            node.replace_all_uses_with(node.args[0])
+    graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _weight_in_floats(module: fx.GraphModule, node: fx.Node) -> None:
+    """dequantize(weight, scale, axis) -> weight.to(float) * scale, which keeps it int8 on file."""
+    q, scale, _, axis = node.args
+    dim = attribute(module, q.target).dim()
+    view = attribute(module, scale.target).view([-1 if d == axis else 1 for d in range(dim)])
+    with module.graph.inserting_before(node):
+        s = new_attribute(module, f"bounds.{node.name}.scale", view)
+        f = module.graph.call_function(aten.to.dtype, (q, view.dtype))
+        node.replace_all_uses_with(module.graph.call_function(aten.mul.Tensor, (f, s)))
