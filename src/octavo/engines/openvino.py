@@ -48,14 +48,20 @@ def openvino_engine(
     threads: at most so many; default as OpenVINO decides, all physical cores.
     hint: "latency" (one call at a time is fastest) or "throughput" (many at once).
     """
+    return compile_graph(model.graph_module, model.signature, threads, hint)
+
+
+def compile_graph(
+    module: fx.GraphModule, signature: Signature, threads: int | None = None, hint: str = "latency"
+) -> CompiledModel:
+    """Compile any flat graph of ATen operators, quantized or float; see `openvino_engine`."""
     openvino = import_openvino()
     if hint not in ("latency", "throughput"):
         raise EngineError(f"hint={hint!r}: choose 'latency' or 'throughput'")
     settings: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    built = build(model.graph_module, model.signature)
-    return CompiledModel(openvino.Core(), built, model.signature, settings)
+    return CompiledModel(openvino.Core(), build(module, signature), signature, settings)
 
 
 class CompiledModel:

@@ -1,0 +1,108 @@
+"""Time a quantized model beside the float one it came from."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from .capture import Call, Signature, capture
+from .data import calls
+from .measure import sqnr
+from .model import QuantizedModel
+from .report import tensor_bytes
+from .tidy import tidy
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way to run the model: seconds of each call, bytes of tensors, SQNR in dB to float."""
+
+    name: str
+    seconds: list[float]
+    size: int
+    sqnr: float
+
+    @property
+    def median(self) -> float:
+        """Median milliseconds a call."""
+        return statistics.median(self.seconds) * 1e3
+
+
+@torch.no_grad()
+def compare_engines(
+    model: nn.Module,
+    quantized: QuantizedModel,
+    data: Any,
+    batch: int,
+    rounds: int,
+    threads: int | None = None,
+) -> list[Result]:
+    """Eager float, float OpenVINO and int8 OpenVINO, called in turns on the same input."""
+    from .engines.openvino import compile_graph
+
+    args, kwargs = random_call(quantized.signature, batch) if data is None else _call(data, model)
+    threads = threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    float_graph, signature = capture(model, args, kwargs)
+    ways: dict[str, tuple[Callable[..., Any], int]] = {
+        "PyTorch float": (model, tensor_bytes(model)),
+        "OpenVINO float": (
+            compile_graph(tidy(float_graph), signature, threads=threads),
+            tensor_bytes(model),
+        ),
+        "OpenVINO int8": (quantized.compile(threads=threads), tensor_bytes(quantized)),
+    }
+    reference = model(*args, **kwargs)
+    noise = {name: sqnr(reference, run(*args, **kwargs)) for name, (run, _) in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (run, _size) in ways.items():
+            start = time.perf_counter()
+            run(*args, **kwargs)
+            seconds[name].append(time.perf_counter() - start)
+    return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in ways.items()]
+
+
+def _call(data: Any, model: nn.Module) -> Call:
+    return next(calls(data, model))
+
+
+def random_call(signature: Signature, batch: int) -> Call:
+    """Inputs of the shapes and types a model was captured with."""
+    tensors: list[Tensor] = []
+    for dtype, shape in signature.inputs:
+        size = [batch if d is None else d for d in shape]
+        kind = getattr(torch, dtype)
+        is_float = kind.is_floating_point
+        tensors.append(torch.rand(size).to(kind) if is_float else torch.zeros(size, dtype=kind))
+    leaves: list[Any] = list(tensors)
+    for i, value in sorted(signature.constants):
+        leaves.insert(i, value)
+    return torch.utils._pytree.tree_unflatten(leaves, signature.in_spec)
+
+
+def bench_table(results: list[Result], file_size: int, batch: int) -> Table:
+    """The results as a rich table; ratios are to the first."""
+    table = Table(title=f"batch {batch}, {len(results[0].seconds)} calls in turns")
+    table.add_column("")
+    for column in ("median ms", "min ms", "samples/s", "times faster", "MB", "SQNR dB"):
+        table.add_column(column, justify="right")
+    for r in results:
+        table.add_row(
+            r.name,
+            f"{r.median:.3f}",
+            f"{min(r.seconds) * 1e3:.3f}",
+            f"{batch / r.median * 1e3:.1f}",
+            f"{results[0].median / r.median:.2f}",
+            f"{r.size / 1e6:.2f}",
+            f"{r.sqnr:.1f}",
+        )
+    table.caption = f"file: {file_size / 1e6:.2f} MB"
+    return table

@@ -1,0 +1,181 @@
+"""The command line: `octavo quantize`, `octavo report`, `octavo bench`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from . import __version__
+from .bench import bench_table, compare_engines
+from .config import Config
+from .errors import CollapseWarning, ConfigError, OctavoError
+from .observers import OBSERVERS
+from .quantize import quantize as quantize_model
+from .sources import ImageOptions, load_data, load_model
+from .storage import load, save
+
+app = typer.Typer(
+    help="Turn a trained PyTorch model into a fast, accurate int8 model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="package.module:callable, file.py:callable, torchvision:NAME or timm:NAME; the "
+        "callable takes no arguments and returns the model.",
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="State dict to load: .safetensors, or .pth (weights only).")
+]
+DataPath = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Folder of images, or of .npy / .npz / .safetensors files (or one such file) with "
+        "samples along the first axis.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples a batch.")]
+Size = Annotated[int, typer.Option(min=1, help="Images: side of the square crop, in pixels.")]
+Resize = Annotated[
+    int | None, typer.Option(help="Images: shorter side before the crop [default: size / 0.875].")
+]
+Mean = Annotated[str, typer.Option(help="Images: mean per channel of pixels in 0..1, a,b,c.")]
+Std = Annotated[str, typer.Option(help="Images: standard deviation per channel, a,b,c.")]
+MEAN, STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
+
+
+@app.command()
+def quantize(
+    model: Model,
+    data: DataPath,
+    out_file: Annotated[Path, typer.Option("--out", help="File to write (.octavo).")],
+    weights: Weights = None,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 512,
+    batch_size: BatchSize = 8,
+    size: Size = 224,
+    resize: Resize = None,
+    mean: Mean = MEAN,
+    std: Std = STD,
+    observer: Annotated[str, typer.Option(help=f"Ranges by: {', '.join(OBSERVERS)}.")] = "minmax",
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(help="Module path (with * and ?) or operator to keep float; repeatable."),
+    ] = None,
+    min_sqnr: Annotated[
+        float, typer.Option(help="Turn sites float until the output's SQNR is so many dB.")
+    ] = 10.0,
+) -> None:
+    """Quantize MODEL with the samples in DATA and write one file."""
+    config = Config(observer=observer, keep_float=tuple(keep_float or ()), min_sqnr=min_sqnr)
+    if not out_file.parent.is_dir():  # before minutes of work, not after
+        raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
+    net = load_model(model, weights)
+    images = _images(size, resize, mean, std)
+    q = quantize_model(net, load_data(data, net, batch_size, samples, images), config=config)
+    save(q, out_file)
+    report = q.report()
+    out.print(
+        f"{out_file}: {out_file.stat().st_size / 1e6:.2f} MB (was {report.bytes_before / 1e6:.2f}),"
+        f" {report.int8_share:.1%} of multiply-adds in int8, "
+        f"output SQNR {report.output_sqnr:.1f} dB"
+    )
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="A file written by octavo quantize.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Show what became of each operator of a quantized model."""
+    found = load(file).report()
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
+    else:
+        out.print(found)
+
+
+@app.command()
+def bench(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="The quantized model, from octavo quantize.")],
+    weights: Weights = None,
+    data: Annotated[
+        Path | None, typer.Option(help="As in quantize; random inputs without it.")
+    ] = None,
+    batch_size: BatchSize = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 50,
+    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all].")] = None,
+    size: Size = 224,
+    resize: Resize = None,
+    mean: Mean = MEAN,
+    std: Std = STD,
+) -> None:
+    """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR."""
+    q = load(file)
+    net = load_model(model, weights)
+    call: Any = None
+    if data is not None:
+        call = next(load_data(data, net, batch_size, batch_size, _images(size, resize, mean, std)))
+    results = compare_engines(net, q, call, batch_size, rounds, threads)
+    out.print(bench_table(results, file.stat().st_size, batch_size))
+
+
+def _images(size: int, resize: int | None, mean: str, std: str) -> ImageOptions:
+    means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    if len(means) != len(stds) or len(means) not in (1, 3):
+        raise ConfigError(f"--mean {mean} and --std {std}: give one number each, or three")
+    return ImageOptions(size, resize, means, stds)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise ConfigError(f"{option} {text!r}: numbers with commas between them are needed") from e
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(f"octavo {__version__}, torch {torch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: an error of the user's is one readable message and exit code 2."""
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=CollapseWarning)
+    warnings.showwarning = lambda message, *_, **__: err.print(
+        f"warning: {message}", style="yellow"
+    )
+    try:
+        app(args=argv)
+    except OctavoError as e:
+        err.print(f"error: {e}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted: nothing was written", style="red")
+        sys.exit(130)
