@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 Model = Annotated[
@@ -85,6 +85,8 @@ def quantize(
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = load_model(model, weights)
+    if weights is None and model.partition(":")[0] in ("torchvision", "timm"):
+        err.print("note: no --weights, so the weights are random: good for timing alone")
     images = _images(size, resize, mean, std)
     q = quantize_model(net, load_data(data, net, batch_size, samples, images), config=config)
     save(q, out_file)
@@ -164,13 +166,15 @@ def _options(
     pass
 
 
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    err.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point: an error of the user's is one readable message and exit code 2."""
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", category=CollapseWarning)
-    warnings.showwarning = lambda message, *_, **__: err.print(
-        f"warning: {message}", style="yellow"
-    )
+    warnings.showwarning = _show_warning
     try:
         app(args=argv)
     except OctavoError as e:

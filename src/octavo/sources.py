@@ -39,6 +39,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             f"MODEL is {spec!r}: write package.module:callable, file.py:callable, "
             "torchvision:NAME or timm:NAME"
         )
+    torch.manual_seed(0)  # without weights, at least the same ones each time
     try:
         model = _make(source, name)
     except OctavoError:
