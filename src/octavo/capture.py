@@ -260,7 +260,7 @@ def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
     for i, node in enumerate(placeholders):
         if i in constant_positions:
             module.graph.erase_node(node)
-    module.recompile()
+    module = fx.GraphModule(module, module.graph)  # without torch.export's hooks on calls
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_floating_point() and tensor.isnan().any():
             raise CaptureError(f"parameter {name!r} holds NaN: load weights that are finite")

@@ -7,36 +7,51 @@ from torch import Tensor, fx
 
 from .capture import module_path
 from .errors import CollapseWarning
-from .measure import Noise, compare
+from .measure import Noise, compare, output_noise
 from .quantizer import Quantizer
 
 Measured = tuple[fx.GraphModule, dict[str, Noise], Noise]
 
 
 def convert_guarded(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> Measured:
-    """Convert, measure on `batches`, and turn sites float while the output's SQNR is too low.
+    """Convert, measure on `batches`, and turn sites float if the output's SQNR is too low.
 
-    The site that adds most noise to what it reads goes first; after each measurement twice as
-    many as before, so that a large model needs few. Returns the quantized graph, the noise of
-    each site and that of the output. Warns (CollapseWarning) of what it did.
+    Sites are ordered by the noise they add to what they read; of the worst, as few are turned
+    float as bisection finds to be enough. Returns the quantized graph, the noise of each site
+    and that of the output. Warns (CollapseWarning) of what it did.
     """
-    first, turned, count = None, [], 1
-    while True:
-        quantized = quantizer.quantize()
-        noises, output = compare(quantizer.module, quantized, quantizer.emitted(), batches)
-        first = first or output
-        if output.sqnr >= quantizer.config.min_sqnr:
-            break
-        worst = _worst_first(quantizer, noises)[:count]
-        if not worst:
-            break
-        reason = f"kept the output's SQNR above min_sqnr={quantizer.config.min_sqnr:g} dB"
-        quantizer.set_float(dict.fromkeys(worst, reason))
-        turned += worst
-        count *= 2
-    if turned:
-        _warn(quantizer, turned, first, output)
-    return quantized, noises, output
+    quantized = quantizer.quantize()
+    noises, output = compare(quantizer.module, quantized, quantizer.emitted(), batches)
+    if output.sqnr >= quantizer.config.min_sqnr:
+        return quantized, noises, output
+    order = _worst_first(quantizer, noises)
+    count = _fewest(quantizer, order, batches)
+    quantized = _with_float(quantizer, order[:count])
+    noises, after = compare(quantizer.module, quantized, quantizer.emitted(), batches)
+    _warn(quantizer, order[:count], output, after)
+    return quantized, noises, after
+
+
+def _fewest(quantizer: Quantizer, order: Sequence[str], batches: Sequence[Sequence[Tensor]]) -> int:
+    """How many of the worst sites must be float: the smallest number found by bisection."""
+    references = [quantizer.module(*inputs) for inputs in batches]
+    low, high = 1, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        quantized = _with_float(quantizer, order[:middle])
+        if output_noise(quantized, batches, references).sqnr >= quantizer.config.min_sqnr:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def _with_float(quantizer: Quantizer, names: Sequence[str]) -> fx.GraphModule:
+    """Convert with exactly these sites turned float by the guard."""
+    reason = f"for the output's SQNR to reach min_sqnr={quantizer.config.min_sqnr:g} dB"
+    others = {n: r for n, r in quantizer.float_reasons.items() if r != reason}
+    quantizer.set_float(others | dict.fromkeys(names, reason))
+    return quantizer.quantize()
 
 
 def _worst_first(quantizer: Quantizer, noises: Mapping[str, Noise]) -> list[str]:
@@ -50,11 +65,11 @@ def _worst_first(quantizer: Quantizer, noises: Mapping[str, Noise]) -> list[str]
     return sorted(added, key=lambda name: -added[name])
 
 
-def _warn(quantizer: Quantizer, turned: list[str], first: Noise, output: Noise) -> None:
+def _warn(quantizer: Quantizer, turned: Sequence[str], before: Noise, after: Noise) -> None:
     paths = [module_path(quantizer.covered[name][0]) or name for name in turned]
     warnings.warn(
-        f"the quantized output had an SQNR of {first.sqnr:.1f} dB on calibration data; with "
-        f"{len(turned)} sites turned float it has {output.sqnr:.1f} dB: {', '.join(paths)}. "
+        f"the quantized output had an SQNR of {before.sqnr:.1f} dB on calibration data; with "
+        f"{len(turned)} of its sites float it has {after.sqnr:.1f} dB: {', '.join(paths)}. "
         "The report lists them; more or better calibration data may make this unnecessary",
         CollapseWarning,
         stacklevel=4,

@@ -113,11 +113,30 @@ def compare(
                     value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
                 noises[names[n]].add(kept.pop(names[n]), value)
 
-        reference = _floats(_Keeping(float_module, keep).run(*inputs))
-        result = _floats(_Keeping(quantized, against).run(*inputs))
-        outputs = outputs or [Noise() for _ in reference]
-        for noise, r, v in zip(outputs, reference, result, strict=True):
-            noise.add(r, v)
+        reference = _Keeping(float_module, keep).run(*inputs)
+        _add_outputs(outputs, reference, _Keeping(quantized, against).run(*inputs))
+    return noises, _noisiest(outputs)
+
+
+@torch.no_grad()
+def output_noise(
+    module: fx.GraphModule, batches: Sequence[Sequence[Tensor]], references: Sequence[Any]
+) -> Noise:
+    """Noise of a graph's outputs (the noisiest) against reference outputs, over a few batches."""
+    outputs: list[Noise] = []
+    for inputs, reference in zip(batches, references, strict=True):
+        _add_outputs(outputs, reference, module(*inputs))
+    return _noisiest(outputs)
+
+
+def _add_outputs(noises: list[Noise], reference: Any, result: Any) -> None:
+    pairs = list(zip(_floats(reference), _floats(result), strict=True))
+    noises += [Noise() for _ in pairs[len(noises) :]]
+    for noise, (r, v) in zip(noises, pairs, strict=True):
+        noise.add(r, v)
+
+
+def _noisiest(outputs: Sequence[Noise]) -> Noise:
     # an output of zeros has no signal to compare noise with
     heard = [o for o in outputs if o.signal > 0] or outputs
-    return noises, max(heard, key=lambda o: o.ratio, default=Noise())
+    return max(heard, key=lambda o: o.ratio, default=Noise())

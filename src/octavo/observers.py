@@ -92,11 +92,12 @@ class HistogramObserver(Observer):
     """A histogram that widens, and from it the range of least mean squared error.
 
     Bins are 2**exponent wide and aligned at 0. To widen, neighbours are summed in pairs, so
-    counts stay exact: the same data in any order, or in shards merged later, give the same
-    histogram bit for bit.
+    counts stay exact: the same data (of normal floats) in any order, or in shards merged later,
+    give the same histogram bit for bit.
     """
 
     half = 2048  # bins on each side of 0
+    finest = -100  # exponent of the narrowest bins; its inverse must be a float32
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,11 +109,12 @@ class HistogramObserver(Observer):
         super().update(value, low, high)
         largest = max(-low, high)
         if largest > 0:
-            self._widen(math.frexp(largest / self.half)[1])
-        # histc counts in float32: exact up to 2**24 a bin.
+            self._widen(max(math.frexp(largest / self.half)[1], self.finest))
+        # histc counts in float32: exact up to 2**24 a bin. It is given bin numbers, which a power
+        # of two makes exact, so that a value falls into the same bin in whatever company.
         for part in value.detach().reshape(-1).float().split(1 << 24):
-            edge = math.ldexp(self.half, self.exponent or 0)
-            counts = torch.histc(part, 2 * self.half, -edge, edge)
+            bins = torch.floor(part * math.ldexp(1.0, -(self.exponent or 0))).add_(0.5)
+            counts = torch.histc(bins.clamp_(max=self.half), 2 * self.half, -self.half, self.half)
             self.counts += counts.to(device="cpu", dtype=torch.int64)
 
     def _widen(self, exponent: int) -> None:

@@ -299,8 +299,8 @@ class Quantizer:
     # ---- quantize
 
     def set_float(self, sites: Mapping[str, str]) -> None:
-        """Turn sites float, by name of their last node -> reason."""
-        self.float_reasons |= sites
+        """Let exactly these sites stay float: name of the last node -> reason."""
+        self.float_reasons = dict(sites)
         self._find_wanted()
 
     def quantize(self) -> fx.GraphModule:

@@ -34,5 +34,5 @@ def remove_identities(module: fx.GraphModule) -> None:
         elif node.target in IDENTITIES and not (stateful and node.target is aten.clone.default):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-        elif node.target is aten.view.default:
+        elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # its input may have been made contiguous for it
