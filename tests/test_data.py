@@ -81,7 +81,7 @@ def test_a_used_up_generator_is_refused():
 def test_values_that_are_not_finite_name_the_batch(bad):
     second = torch.rand(2, 4)
     second[1, 2] = bad
-    with pytest.raises(DataError, match="batch 1 .* NaN or infinity"):
+    with pytest.raises(DataError, match=r"batch 1 .* NaN or infinity"):
         list(calls([torch.rand(2, 4), second], NET))
 
 

@@ -114,7 +114,6 @@ def test_the_longest_match_wins_whatever_the_order(traced):
 def test_of_equal_length_the_first_registered_wins(traced):
     assert rows(find_matches(*traced, {nn.ReLU: "a", nn.modules.ReLU: "b"})) == [(["relu"], "b")]
 
-
     registry = Registry()
     registry.register(nn.Module)("first")
     registry.register(nn.ReLU)("second")

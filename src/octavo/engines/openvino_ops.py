@@ -168,11 +168,6 @@ def _clamp(x, low=None, high=None):
     return ov.clamp(x, -largest if low is None else low, largest if high is None else high)
 
 
-@lowers("relu6")
-def _relu6(x):
-    return ov.clamp(x, 0.0, 6.0)
-
-
 TABLE[torch.ops.aten.clamp_max] = lambda x, high: _clamp(x, None, high)
 
 

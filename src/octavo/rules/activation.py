@@ -7,7 +7,7 @@ from .base import FloatBetween
 
 # Engines apply these to a sum before it leaves the registers.
 FUSED: tuple[Pattern, ...] = (
-    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, "clamp", "clamp_min", nn.LeakyReLU, nn.PReLU),
+    *(nn.ReLU, nn.Hardtanh, "clamp", "clamp_min", nn.LeakyReLU, nn.PReLU),
     *(nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh),
 )
 

@@ -91,10 +91,7 @@ class Weighted(Rule):
 
 
 class FloatBetween(Rule):
-    """Computed in float, between int8 neighbours: its output is quantized when one reads it.
-
-    Engines fuse such an operator into the int8 one before it.
-    """
+    """Computed in float, between int8 neighbours: its output is quantized when one reads it."""
 
     precision = "float"
 
@@ -105,6 +102,10 @@ class FloatBetween(Rule):
     def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
         """Nothing: it reads float."""
         return []
+
+    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
+        """Stay float for readers that take float; the first that does not quantizes it."""
+        return quantizer.emit(self)
 
 
 class PassThrough(Rule):

@@ -13,7 +13,7 @@ from .batch_norm import batch_norm_to_affine, fold_affine_forward, fold_batch_no
 from .constants import fold_constants
 from .functional import functional
 from .identity import remove_identities
-from .swish import fuse_swish
+from .spelling import one_spelling
 
 REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     functional,
@@ -23,7 +23,7 @@ REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     batch_norm_to_affine,
     fold_constants,
     fold_affine_forward,
-    fuse_swish,
+    one_spelling,
 )
 
 

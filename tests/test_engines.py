@@ -1,0 +1,213 @@
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import octavo
+from networks import NETWORKS, calls, images, make
+from octavo import CaptureError, EngineError
+from octavo.engines import ENGINES, register_engine
+from octavo.engines.openvino import CompiledModel, build, compile_graph
+from octavo.engines.openvino_build import Builder
+from octavo.engines.openvino_ops import Unsupported
+
+
+def quantized(name):
+    net, inputs = make(name)
+    return octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)), inputs
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return quantized("residual")[0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_engines_agree_at_any_batch_size(name):
+    q, inputs = quantized(name)
+    reference, fast = q.compile("reference"), q.compile("openvino")
+    for batch in (1, 3, 8):
+        args, kwargs = inputs(batch)
+        expected, got = reference(*args, **kwargs), fast(*args, **kwargs)
+        assert torch.utils._pytree.tree_structure(got) == torch.utils._pytree.tree_structure(
+            expected
+        )
+        assert octavo.sqnr(expected, got) > 33
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "volume"])
+def test_the_table_does_without_the_frontend(name):
+    q, _ = quantized(name)
+    Builder(q.graph_module, q.signature).build()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_float_graph_is_exact(name):
+    net, inputs = make(name)
+    args, kwargs = inputs(2)
+    graph, signature = octavo.capture.capture(net, args, kwargs)
+    fast = compile_graph(octavo.tidy.tidy(graph), signature)
+    assert octavo.sqnr(net(*args, **kwargs), fast(*args, **kwargs)) > 80
+
+
+class Frontend(nn.Module):
+    """cumsum is not in the table."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.depthwise = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        y = self.depthwise(F.max_pool2d(F.relu(self.conv(x)), 2)).transpose(2, 3)
+        return {"out": self.fc(torch.cumsum(y.mean((2, 3)), 1))}
+
+
+def test_a_graph_outside_the_table_goes_through_the_frontend():
+    q = octavo.quantize(Frontend(), [images(4) for _ in range(4)])
+    with pytest.raises(Unsupported, match="cumsum"):
+        Builder(q.graph_module, q.signature).build()
+    fast = q.compile()
+    kinds = [n.get_type_name() for n in build(q.graph_module, q.signature).get_ordered_ops()]
+    assert kinds.count("FakeQuantize") >= 3
+    for batch in (1, 5):
+        x = images(batch)
+        assert octavo.sqnr(q(x), fast(x)) > 35
+
+
+def test_it_runs_integer_kernels(residual):
+    x = images(2)
+    fast = residual.compile()
+    fast(x)
+    (compiled,) = fast.by_shape.values()
+    runtime = compiled.get_runtime_model().get_ordered_ops()
+    info = [n.get_rt_info() for n in runtime]
+    kinds = [
+        i["runtimePrecision"].astype(str)
+        for i in info
+        if i["layerType"].astype(str) == "Convolution"
+    ]
+    assert kinds == ["u8"] * 3 or kinds == ["i8"] * 3
+
+
+def test_a_max_pool_after_an_int8_convolution_is_an_output_too():
+    """Feature pyramids read it; made wrongly it comes out of the CPU plugin as zeros."""
+
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            x = F.relu(self.a(x))
+            y = F.relu(self.b(F.max_pool2d(x, 2)))
+            return {"0": y, "pool": F.max_pool2d(y, 1, 2), "raw": F.max_pool2d(self.b(x), 2)}
+
+    net = Pyramid()
+    q = octavo.quantize(net, [images(4) for _ in range(4)])
+    x = images(3)
+    fast = q.compile()
+    for key, expected in net(x).items():
+        assert octavo.sqnr(expected, fast(x)[key]) > 28
+
+
+def test_numpy_and_torch_in_torch_out(residual):
+    x = images(2)
+    fast = residual.compile()
+    got = fast(x.numpy())
+    assert isinstance(got, torch.Tensor)
+    assert torch.equal(got, fast(x))
+    assert torch.equal(got, fast(x.to(torch.float64)))
+    assert torch.equal(got, fast(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)))
+
+
+def test_results_are_the_callers_own(residual):
+    fast = residual.compile()
+    x, y = images(2), images(2)
+    first = fast(x)
+    kept = first.clone()
+    fast(y)
+    assert torch.equal(first, kept)
+    x.zero_()
+    assert torch.equal(first, kept)
+
+
+def test_threads_do_not_mix_their_results(residual):
+    fast = residual.compile()
+    inputs = [images(1 + i % 3) for i in range(6)]
+    expected = [fast(x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(50):
+            if not torch.equal(fast(inputs[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert wrong == []
+
+
+def test_more_shapes_than_are_compiled_apart(residual, monkeypatch):
+    monkeypatch.setattr(CompiledModel, "shapes", 2)
+    fast = residual.compile()
+    for batch in (1, 2, 3, 4, 1, 5):
+        x = images(batch)
+        assert octavo.sqnr(residual(x), fast(x)) > 33
+    assert len(fast.by_shape) == 3  # two static shapes and one model for any
+
+
+@pytest.mark.parametrize("options", [{"threads": 1}, {"hint": "throughput"}])
+def test_options(residual, options):
+    x = images(2)
+    assert octavo.sqnr(residual(x), residual.compile(**options)(x)) > 33
+
+
+def test_module_paths_are_the_nodes_names(residual):
+    model = build(residual.graph_module, residual.signature)
+    names = {n.get_friendly_name() for n in model.get_ordered_ops()}
+    assert any(n.startswith("conv1/") for n in names)
+
+
+def test_an_engine_of_ones_own(residual):
+    @register_engine("eager")
+    def eager(model, scale=1):
+        return lambda *args: model(*args) * scale
+
+    try:
+        x = images(2)
+        assert torch.equal(residual.compile("eager", scale=2)(x), residual(x) * 2)
+    finally:
+        del ENGINES["eager"]
+
+
+def test_an_unknown_engine_lists_the_known(residual):
+    with pytest.raises(EngineError, match="choose one of openvino, reference"):
+        residual.compile("tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"thread": 2}, "takes: threads, hint"), ({"hint": "fast"}, "choose 'latency'")],
+)
+def test_unknown_options_are_refused(residual, options, message):
+    with pytest.raises(EngineError, match=message):
+        residual.compile(**options)
+
+
+def test_without_openvino_it_says_how_to_get_it(residual, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineError, match="pip install openvino"):
+        residual.compile()
+
+
+def test_another_call_is_refused(residual):
+    with pytest.raises(CaptureError, match="shape"):
+        residual.compile()(np.zeros((1, 4, 16, 16), np.float32))

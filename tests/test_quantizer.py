@@ -1,0 +1,316 @@
+"""One test per idea of the quantizer that Octavo grew from, and per flaw that must not return."""
+
+import copy
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+import octavo
+import original
+from networks import NETWORKS, images, make
+from octavo import ConversionError, DataError, Quantizer, ops
+from octavo.calibrate import operator_name
+from octavo.observers import MinMaxObserver
+from octavo.qparams import choose_qparams
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.relu(self.conv1(x))
+        return torch.tanh(self.pool(x + self.conv2(x)))
+
+
+def quantized(net, *batches, **options):
+    quantizer = Quantizer(net, **options)
+    for b in batches:
+        quantizer.observe(b)
+    return quantizer, quantizer.quantize()
+
+
+def named(graph, name):
+    return [n for n in graph.nodes if operator_name(n) == name]
+
+
+def test_a_fake_resnet_end_to_end():
+    """The original's own test: few random images, all convolutions int8, close to float."""
+    torchvision = pytest.importorskip("torchvision")
+    net = torchvision.models.resnet18().eval()
+    batches = [torch.rand(1, 3, 224, 224) for _ in range(10)]
+    quantizer, module = quantized(fx.symbolic_trace(net), *batches)
+    module.graph.lint()
+    x = torch.rand(1, 3, 224, 224)
+    expected = net(x)
+    assert (module(x)[0] - expected).abs().max() < 2
+    assert octavo.sqnr(expected, module(x)[0]) > 20
+    weights = {n.args[1].args[0].target for n in named(module.graph, "conv2d")}
+    tensors = dict(module.named_buffers())
+    assert len(weights) == 20
+    assert all(tensors[w].dtype == torch.int8 for w in weights)
+    again = torch.export.export(module, (x,)).module()
+    assert torch.equal(again(x)[0], module(x)[0])
+    assert quantizer.float_reasons == {}
+
+
+def test_handlers_of_the_original_form_run_unchanged():
+    net = Small().eval()
+    traced = fx.symbolic_trace(net)
+    before = copy.deepcopy(traced.state_dict())
+    batches = [torch.randn(2, 3, 8, 8) for _ in range(4)]
+    options = {"patterns": original.PATTERNS, "quant_ctor": original.Quant}
+    quantizer, module = quantized(traced, *batches, **options)
+    kinds = {type(m) for m in module.modules()}
+    assert torch.ao.nn.intrinsic.quantized.ConvReLU2d in kinds
+    assert torch.ao.nn.quantized.Conv2d in kinds
+    assert len(named(module.graph, "add")) == 1
+    assert len([n for n in module.graph.nodes if n.target == "dequantize"]) == 1
+    x = torch.randn(2, 3, 8, 8)
+    assert octavo.sqnr(net(x), module(x)) > 20
+    # the original replaced modules in the user's model
+    assert type(traced.conv1) is nn.Conv2d
+    assert all(torch.equal(before[k], v) for k, v in traced.state_dict().items())
+    assert set(quantizer.matches) == {"conv1", "relu", "conv2", "add", "pool"}
+
+
+def test_the_original_took_its_arguments_as_one_tuple():
+    options = {"patterns": original.PATTERNS, "quant_ctor": original.Quant}
+    quantizer = Quantizer(fx.symbolic_trace(Small().eval()), **options)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(quantizer.observe((x,)), quantizer.observe(x))
+
+
+@pytest.mark.parametrize("form", ["plain", "traced"])
+def test_plain_modules_and_traced_ones(form):
+    net = Small().eval()
+    x = torch.randn(2, 3, 8, 8)
+    _, module = quantized(net if form == "plain" else fx.symbolic_trace(net), x)
+    assert octavo.sqnr(net(x), module(x)[0]) > 25
+
+
+def test_range_to_scale_and_zero_point():
+    observer = MinMaxObserver()
+    observer.observe(torch.tensor([-1.0, 0.5]))
+    observer.observe(torch.tensor([2.0]))
+    p = observer.qparams(octavo.qparams.ACTIVATION)
+    assert (p.spec.qmin, p.spec.qmax) == (0, 255)
+    assert (p.scale.item(), p.zero_point.item()) == (pytest.approx(3 / 255), 85)
+    assert choose_qparams(0, 0, octavo.qparams.ACTIVATION).scale == 1
+
+
+def test_weights_have_a_scale_per_channel_within_127():
+    _, module = quantized(Small().eval(), torch.randn(2, 3, 8, 8))
+    tensors = dict(module.named_buffers())
+    assert tensors["conv1.weight_scale"].shape == (8,)
+    assert tensors["conv1.weight"].abs().amax((1, 2, 3)).eq(127).all()
+    assert tensors["conv1.weight"].min() >= -127
+
+
+def test_a_value_that_is_no_tensor_makes_its_site_float():
+    class Size(nn.Module):
+        def forward(self, x):
+            return x.size(0) + x.size(1), x + x * 2
+
+    x = torch.randn(2, 3)
+    options = {"patterns": {operator.add: original.Add}, "quant_ctor": original.Quant}
+    quantizer, module = quantized(fx.symbolic_trace(Size()), x, **options)
+    total, sums = module(x)
+    assert total == 5
+    torch.testing.assert_close(sums, 3 * x, atol=0.1, rtol=0.1)
+    assert len(quantizer.float_reasons) == 1
+
+
+def test_not_implemented_copies_what_the_match_covers():
+    class Declines(octavo.Weighted):
+        def quantize(self, quantizer, node, load_arg):
+            self.reason = "not today"
+            return NotImplemented
+
+    patterns = {(nn.ReLU, nn.Conv2d): Declines, nn.Conv2d: octavo.rules.conv.Conv}
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    quantizer, module = quantized(net, x, patterns=patterns)
+    assert len(named(module.graph, "relu")) == 1
+    assert len(named(module.graph, "conv2d")) == 2
+    assert list(quantizer.float_reasons.values()) == ["not today"]
+    assert "0.weight" in dict(module.named_buffers())
+    assert dict(module.named_buffers())["0.weight"].dtype == torch.float32
+    assert octavo.sqnr(net(x), module(x)[0]) > 30
+
+
+def test_each_value_is_converted_at_most_once_each_way():
+    class Readers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            y = torch.tanh(x)
+            return self.a(y), self.b(y), y.exp()
+
+    x = torch.randn(2, 3, 4, 4)
+    _, module = quantized(Readers(), x)
+    activations = [n for n in module.graph.nodes if n.target is ops.quantize]
+    read = [
+        n for n in module.graph.nodes if n.target is ops.dequantize and n.args[0] in activations
+    ]
+    assert len(activations) == len(read) == 1
+    torch.testing.assert_close(module(x)[2], torch.tanh(x).exp())
+
+
+def test_nobody_wants_the_last_output_as_integers():
+    _, module = quantized(Small().eval(), torch.randn(2, 3, 8, 8))
+    output = next(n for n in module.graph.nodes if n.op == "output").args[0][0]
+    assert operator_name(output) == "tanh"
+
+
+def test_relu_and_pool_pass_integers_through():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
+    x = torch.randn(2, 3, 12, 12)
+    _, module = quantized(net, x)
+    pool = named(module.graph, "max_pool2d")[0]
+    before, after = pool.args[0], next(iter(pool.users))
+    assert before.target is ops.dequantize
+    assert after.target is ops.quantize
+    assert before.args[1:3] == after.args[1:3]
+
+
+def test_a_module_called_twice_is_two_sites_with_one_weight():
+    conv = nn.Conv2d(3, 3, 1)
+    net = nn.Sequential(conv, nn.Tanh(), conv)
+    x = 5 * torch.randn(2, 3, 8, 8)
+    quantizer, module = quantized(net, x)
+    convs = named(module.graph, "conv2d")
+    assert len(convs) == 2
+    assert convs[0].args[1] is convs[1].args[1]
+    ranges = [quantizer.qparams_of(quantizer.reads[n][0]).range for n in quantizer.reads]
+    assert ranges[0] != ranges[1]
+
+
+def test_values_joined_by_cat_share_one_scale():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            return self.c(torch.cat([self.a(x), 10 * self.b(x).relu()], 1))
+
+    net, x = Joined(), torch.randn(2, 3, 4, 4)
+    quantizer, module = quantized(net, x)
+    cat = named(module.graph, "cat")[0]
+    scales = {n.args[1] for n in cat.args[0]}
+    assert len(scales) == 1
+    low, high = quantizer.qparams_of(quantizer.matches["cat"][0]).range
+    joined = torch.cat([net.a(x), 10 * net.b(x).relu()], 1)
+    assert low == pytest.approx(joined.min().item(), abs=2 * (high - low) / 255)
+    assert high == pytest.approx(joined.max().item(), abs=2 * (high - low) / 255)
+
+
+def test_a_constructor_of_quants_of_ones_own():
+    class Fixed(octavo.DefaultQuant):
+        def qparams(self):
+            return choose_qparams(-8, 8, octavo.qparams.ACTIVATION)
+
+    _, module = quantized(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), quant_ctor=Fixed)
+    tensors = dict(module.named_buffers())
+    (scale,) = [v for k, v in tensors.items() if k.startswith("ranges.") and k.endswith(".scale")]
+    assert scale.item() == pytest.approx(16 / 255)
+
+
+def test_a_user_s_handler_in_the_default_table_sees_exported_nodes():
+    class Negative:
+        """Of the original's form; keeps to integers by flipping them."""
+
+        def __init__(self, quantizer, node):
+            self.node = node
+
+        def observe(self, node, env):
+            self.seen = env[node.name].shape
+
+        def quantize(self, quantizer, node, load_arg):
+            return NotImplemented
+
+    patterns = octavo.DEFAULT_PATTERNS | {torch.neg: Negative}
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return -self.net(x)
+
+    x = torch.randn(2, 3, 8, 8)
+    quantizer, module = quantized(Net(), x, patterns=patterns)
+    assert quantizer.matches["neg"][1].seen == (2, 144)
+    assert octavo.sqnr(-net(x), module(x)[0]) > 30
+
+
+def test_observing_more_then_converting_again():
+    net = nn.Conv2d(3, 4, 3)
+    quantizer = Quantizer(net)
+    quantizer.observe(torch.randn(2, 3, 8, 8))
+    first = dict(quantizer.quantize().named_buffers())
+    quantizer.observe(10 * torch.randn(2, 3, 8, 8))
+    second = dict(quantizer.quantize().named_buffers())
+    scale = next(k for k in first if k.endswith(".scale"))
+    assert second[scale] > 2 * first[scale]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_is_never_changed(name):
+    net, inputs = make(name)
+    net.train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    args, kwargs = inputs(3)
+    quantizer = Quantizer(net)
+    quantizer.observe(*args, **kwargs)
+    quantizer.quantize()
+    assert net.training
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_quantize_before_observe_is_refused():
+    with pytest.raises(DataError, match="observe"):
+        Quantizer(nn.Linear(2, 2)).quantize()
+
+
+def test_batches_of_another_shape_are_refused():
+    quantizer = Quantizer(nn.Conv2d(3, 4, 3))
+    quantizer.observe(images(2))
+    with pytest.raises(DataError, match="batches differ"):
+        quantizer.observe(images(2, channels=4))
+
+
+def test_a_shape_the_graph_cannot_take_names_the_node():
+    quantizer = Quantizer(fx.symbolic_trace(Small()), original.PATTERNS, original.Quant)
+    with pytest.raises(DataError, match="'conv1'"):
+        quantizer.observe(torch.randn(2, 5, 8, 8))
+
+
+def test_weights_that_are_infinite_are_refused():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    net[0].weight[0, 0] = float("inf")
+    with pytest.raises(ConversionError, match=r"'0\.weight' holds NaN or infinity"):
+        quantized(net, torch.rand(2, 3))
+
+
+def test_values_that_become_infinite_name_their_node():
+    class Overflow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return F.relu(self.fc(x / 0.0))
+
+    with pytest.raises(DataError, match=r"'div' \(div\).*infinity"):
+        quantized(Overflow(), torch.rand(2, 3) + 1)

@@ -1,0 +1,203 @@
+import json
+import os
+import struct
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import octavo
+from networks import NETWORKS, calls, make
+from octavo import FormatError
+from octavo.storage import write_atomically
+
+
+def quantized(name):
+    net, inputs = make(name)
+    return octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)), inputs
+
+
+@pytest.fixture
+def stored(tmp_path):
+    q, _ = quantized("residual")
+    octavo.save(q, tmp_path / "net.octavo")
+    return q, tmp_path / "net.octavo"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_load_gives_the_same_model(name, tmp_path):
+    q, inputs = quantized(name)
+    octavo.save(q, tmp_path / "net.octavo")
+    loaded = octavo.load(tmp_path / "net.octavo")
+    args, kwargs = inputs(3)
+    expected, got = q(*args, **kwargs), loaded(*args, **kwargs)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    torch.testing.assert_close(loaded.compile()(*args, **kwargs), expected, rtol=0.2, atol=0.2)
+    assert loaded.config == q.config
+    assert loaded.signature == q.signature
+    assert loaded.report() == q.report()
+
+
+def test_weights_take_a_byte_each(stored):
+    q, path = stored
+    with safe_open(path, "pt") as f:
+        kinds = {n: f.get_tensor(n).dtype for n in f.keys()}  # noqa: SIM118
+    assert kinds["fc.weight"] == torch.int8
+    weights = sum(r.parameters for r in q.report().rows)
+    assert os.path.getsize(path) < weights + 40_000
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(stored):
+    q, path = stored
+    octavo.save(q, path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, error):
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    def write(temporary):
+        with open(temporary, "wb") as f:
+            f.write(b"half of the n")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(target, write)
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def edited(path, **changes):
+    """The file with metadata changed by functions on the parsed JSON."""
+    with safe_open(path, "pt") as f:
+        tensors = {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118
+        metadata = dict(f.metadata())
+    for key, change in changes.items():
+        data = json.loads(metadata[key])
+        metadata[key] = json.dumps(change(data) or data)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def first_call(graph):
+    return next(n for n in graph if n["op"] == "call_function")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "posix.system",
+        "builtins.eval",
+        "operator.methodcaller",
+        "operator.attrgetter",
+        "aten.from_file.default",
+        "aten.add_.Tensor",
+        "aten.set_.source_Tensor",
+        "aten.__class__.mro",
+        "octavo.dequantize.default.__class__",
+        "torch.load",
+        "",
+    ],
+)
+def test_operators_outside_the_allowed_set_are_refused(stored, target):
+    def change(graph):
+        first_call(graph)["target"] = target
+
+    with pytest.raises(FormatError):
+        octavo.load(edited(stored[1], graph=change))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "x): import os #"),
+        ("name", "class"),
+        ("name", 3),
+        ("target", 'x"); import os; ("'),
+    ],
+)
+def test_names_that_would_be_code_are_refused(stored, field, value):
+    def change(graph):
+        next(n for n in graph if n["op"] == "placeholder")[field] = value
+
+    with pytest.raises(FormatError):
+        octavo.load(edited(stored[1], graph=change))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"tuple": [{"node": "nowhere"}]},
+        {"tuple": [{"code": "1"}]},
+        {"tuple": [{"torch": "load"}]},
+        {"tuple": [{"dict": {"a b": 1}}]},
+        {"tuple": [{}]},
+        [1, 2],
+        {"tuple": [{"a": 1, "b": 2}]},
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(stored, args):
+    def change(graph):
+        first_call(graph)["args"] = args
+
+    with pytest.raises(FormatError):
+        octavo.load(edited(stored[1], graph=change))
+
+
+def test_modules_and_unknown_tensors_are_refused(stored):
+    def call_module(graph):
+        first_call(graph).update(op="call_module", target="fc")
+
+    def unknown(graph):
+        next(n for n in graph if n["op"] == "get_attr")["target"] = "training"
+
+    for change in (call_module, unknown):
+        q, path = stored
+        octavo.save(q, path)
+        with pytest.raises(FormatError):
+            octavo.load(edited(path, graph=change))
+
+
+def test_another_format_is_refused(stored):
+    with pytest.raises(FormatError, match="format 1"):
+        octavo.load(edited(stored[1], octavo=lambda d: {"format": 2}))
+
+
+def test_any_other_file_is_refused(tmp_path):
+    path = tmp_path / "x.octavo"
+    with pytest.raises(FormatError, match="cannot read"):
+        octavo.load(path)
+    for content in (b"", b"not a file", struct.pack("<Q", 1 << 60), b"\x80\x04pickle"):
+        path.write_bytes(content)
+        with pytest.raises(FormatError):
+            octavo.load(path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(FormatError, match="not an Octavo file"):
+        octavo.load(path)
+
+
+def test_a_truncated_file_is_refused(stored):
+    _, path = stored
+    content = path.read_bytes()
+    for size in (4, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(FormatError):
+            octavo.load(path)
+
+
+def test_loading_imports_nothing(stored):
+    before = set(sys.modules)
+    octavo.load(stored[1])
+    assert not {m for m in set(sys.modules) - before if not m.startswith("torch")}
+
+
+def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):
+    with pytest.raises(FormatError, match="not a Linear"):
+        octavo.save(torch.nn.Linear(2, 2), tmp_path / "x")
+    with pytest.raises(FormatError, match="no folder"):
+        octavo.save(stored[0], tmp_path / "none" / "x")
