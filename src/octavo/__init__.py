@@ -24,6 +24,7 @@ from .model import QuantizedModel
 from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .quantize import quantize
 from .quantizer import DefaultQuant, Quantizer
+from .report import Report
 from .rules import FloatBetween, PassThrough, Rule, Weighted
 from .storage import load, save
 
@@ -47,6 +48,7 @@ __all__ = [
     "PatternError",
     "QuantizedModel",
     "Quantizer",
+    "Report",
     "Rule",
     "Weighted",
     "load",

@@ -36,6 +36,7 @@ class Conversion:
         self.quant_env: dict[str, fx.Node] = {}
         self.grid_env: dict[str, fx.Node] = {}
         self.tensors: dict[str, fx.Node] = {}
+        self.computed: dict[str, fx.Node] = {}  # each site's value, before it is quantized
 
     def run(self) -> fx.GraphModule:
         """Visit the float graph in order and emit each site, or a copy of each float node."""
@@ -105,8 +106,8 @@ class Conversion:
 
     def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Emit the quantization of `value`, what `node` has become."""
-        quant = self.quantizer.quant_of(node)
-        q = quant.quantize(value)
+        self.computed[node.name] = value
+        q = self.quantizer.quant_of(node).quantize(value)
         for k, v in node.meta.items():
             q.meta.setdefault(k, v)
         return q

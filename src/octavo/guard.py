@@ -55,14 +55,27 @@ def _with_float(quantizer: Quantizer, names: Sequence[str]) -> fx.GraphModule:
 
 
 def _worst_first(quantizer: Quantizer, noises: Mapping[str, Noise]) -> list[str]:
-    """int8 sites by the noise they add: their output's noise ratio less that of their inputs."""
+    """int8 sites by the noise they add, by reading integers and by int8 weights.
+
+    That is the noise ratio of what they compute, before it is quantized for others, less that of
+    the values they read, before those were quantized.
+    """
     added = {}
     for name, reads in quantizer.reads.items():
         rule = quantizer.rule_of(quantizer.matches[name][0])
         if name in noises and rule is not None and not rule.lossless:
-            known = [noises[n.name].ratio for n in reads if n.name in noises]
+            origins = [o for n in reads for o in _origins(quantizer, n)]
+            known = [noises[o].ratio for o in origins if o in noises]
             added[name] = noises[name].ratio - max(known, default=0.0)
     return sorted(added, key=lambda name: -added[name])
+
+
+def _origins(quantizer: Quantizer, node: fx.Node) -> list[str]:
+    """The values that were quantized for a value to be read as integers."""
+    rule = quantizer.rule_of(node)
+    if rule is None or not rule.shares_range or node.name not in quantizer.reads:
+        return [node.name]
+    return [o for n in quantizer.reads[node.name] for o in _origins(quantizer, n)]
 
 
 def _warn(quantizer: Quantizer, turned: Sequence[str], before: Noise, after: Noise) -> None:
@@ -72,5 +85,5 @@ def _warn(quantizer: Quantizer, turned: Sequence[str], before: Noise, after: Noi
         f"{len(turned)} of its sites float it has {after.sqnr:.1f} dB: {', '.join(paths)}. "
         "The report lists them; more or better calibration data may make this unnecessary",
         CollapseWarning,
-        stacklevel=4,
+        stacklevel=5,  # the call of quantize, past its no_grad
     )

@@ -69,11 +69,11 @@ def observe(
     kept: list[list[Tensor]] = []
     room = quantizer.config.measure_samples
     for args, kwargs in _progress(batches, total, progress):
+        quantizer.observe(*args, **kwargs)
         if room > 0:
             some = first_samples((args, kwargs), room)
             room -= batch_size(some)
             kept.append(quantizer.signature.flatten(*some))
-        quantizer.observe(*args, **kwargs)
     return kept
 
 

@@ -249,9 +249,9 @@ class Quantizer:
         return group.qparams() if node.name in self.wanted and group is not None else None
 
     def emitted(self) -> dict[str, fx.Node]:
-        """Each site's value in the quantized graph, by the name of its last node."""
+        """Each site's value in the quantized graph, before it is quantized for its readers."""
         c = self.conversion
-        known = {**c.env, **c.quant_env}
+        known = {**c.quant_env, **c.env, **c.computed}
         return {name: known[name] for name in self.covered if name in known}
 
     def rule_of(self, node: fx.Node) -> Rule | None:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Row:
     """One operator, or several that became one.
 
-    sqnr: dB against float on calibration data, of this site's output in the quantized model
-        (so it holds what came in from before it); None where it was not measured.
+    sqnr: dB against float on calibration data, of what this site computes in the quantized model
+        (what came in from before it included, its own output's rounding not); None where it was
+        not measured.
     low, high: the range of its output as integers; None where the output is float.
     multiply_adds: per sample.
     """

@@ -1,5 +1,7 @@
 """Different spellings of one operator become one, so that one rule is enough."""
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -15,7 +17,7 @@ def one_spelling(module: fx.GraphModule) -> None:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
 
 
-def _gated_by_itself(node: fx.Node) -> fx.Node | None:
+def _gated_by_itself(node: fx.Node) -> Any:
     """x, where the node is x * sigmoid(x) and nothing else reads the sigmoid."""
     for x, gate in (node.args, node.args[::-1]):
         gated = isinstance(gate, fx.Node) and gate.target is aten.sigmoid.default

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from networks import NETWORKS, calls, images, make
+from octavo import CaptureError
+
+
+def quantized(name):
+    net, inputs = make(name)
+    return octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)), inputs
+
+
+@pytest.fixture
+def residual():
+    return quantized("residual")[0]
+
+
+def test_integers_are_plain_tensors(residual):
+    kinds = {t.dtype for t in residual.state_dict().values()}
+    assert kinds == {torch.int8, torch.int32, torch.float32}
+    x = images(2)
+    seen = set()
+    for node in residual.graph.nodes:
+        if node.target is octavo.ops.quantize:
+            seen.add(node.args[5])
+    assert seen == {torch.uint8}
+    assert residual(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_can_be_exported(name):
+    q, inputs = quantized(name)
+    args, kwargs = inputs(2)
+    exported = torch.export.export(q, args, kwargs).module()
+    torch.testing.assert_close(exported(*args, **kwargs), q(*args, **kwargs), rtol=0, atol=0)
+
+
+def test_to_dtype_moves_scales_and_keeps_integers(residual):
+    x = images(2)
+    expected = residual(x)
+    double = residual.to(torch.float64)
+    assert double(x.double()).dtype == torch.float64
+    assert octavo.sqnr(expected.double(), double(x.double())) > 35
+    assert {t.dtype for t in double.state_dict().values()} == {
+        torch.int8,
+        torch.int32,
+        torch.float64,
+    }
+
+
+def test_to_device_moves_the_tensors_the_graph_makes():
+    class Makes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x) + torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+
+    q = octavo.quantize(Makes(), torch.rand(8, 4)).to("meta")
+    assert q(torch.rand(3, 4, device="meta")).device.type == "meta"
+
+
+def test_no_gradients_are_needed(residual):
+    with torch.enable_grad():
+        assert not residual(images(2)).requires_grad
+
+
+def test_it_is_part_of_a_larger_model(residual):
+    larger = nn.Sequential(residual, nn.Linear(5, 2))
+    assert larger(images(3)).shape == (3, 2)
+    assert any(k.startswith("0.graph_module.") for k in larger.state_dict())
+
+
+def test_a_call_of_another_structure_is_refused(residual):
+    with pytest.raises(CaptureError, match="cannot be called like this"):
+        residual(images(2), images(2))
+    with pytest.raises(CaptureError, match="shape"):
+        residual(images(2)[0])
