@@ -7,6 +7,7 @@ from torch import nn
 from networks import NETWORKS, make
 from octavo import CaptureError
 from octavo.capture import Signature, capture, module_path
+from octavo.tidy import tidy
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -64,6 +65,59 @@ def test_writing_through_a_view_and_into_a_buffer_is_kept():
     net, x = Writes(), torch.rand(2, 3)
     graph, _ = capture(net, (x,))
     torch.testing.assert_close(graph(x)[0], net(x))
+
+
+def last_view(y):
+    return y.flatten(1).add_(1)
+
+
+def base_read_later(y):
+    y.flatten(1).add_(1)
+    return y
+
+
+def view_read_later(y):
+    view = y.flatten(1)
+    y.add_(1)
+    return view
+
+
+def view_made_later(y):
+    y.add_(1)
+    return y.flatten(1)
+
+
+def view_of_written_view(y):
+    view = y.flatten(1)
+    written = y.view(-1).add_(1)
+    return written.relu_() + view.reshape(-1)
+
+
+def other_half_read_later(y):
+    left, right = y.split([1, 2], 1)
+    left.add_(1)
+    return right.sum(1, keepdim=True) * y
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        last_view,
+        base_read_later,
+        view_read_later,
+        view_made_later,
+        view_of_written_view,
+        other_half_read_later,
+    ],
+)
+def test_writes_in_place_are_seen_by_every_later_reader(write):
+    class Net(nn.Module):
+        def forward(self, x):
+            return write(x * 2)
+
+    x = torch.randn(4, 3, 2)
+    graph, _ = capture(Net(), (x,))
+    torch.testing.assert_close(tidy(graph)(x)[0], Net()(x))
 
 
 def test_module_paths_are_the_users():

@@ -225,7 +225,7 @@ def _explain(model: nn.Module, error: Exception) -> str:
 
 
 def _mutates_views(program: Any) -> bool:
-    """Whether some in-place operator writes through a view or into a buffer.
+    """Whether some in-place operator writes into a buffer, or what is later read by another name.
 
     Then replacing it by its twin that returns a new tensor (the rewrite `functional`) is not
     enough, and torch.export's own, slower, functionalization is needed.
@@ -233,10 +233,24 @@ def _mutates_views(program: Any) -> bool:
     buffers = program.graph_signature.inputs_to_buffers
     for node in program.graph.nodes:
         if mutates(node):
-            target = node.args[0]
-            if target.name in buffers or any(map(_is_view, (target, *target.users))):
+            others = _aliases(node.args[0], node)
+            if any(n.name in buffers for n in (node.args[0], *others)):
+                return True
+            if any(user > node for n in others for user in n.users):
                 return True
     return False
+
+
+def _aliases(value: fx.Node, before: fx.Node) -> set[fx.Node]:
+    """Other nodes that share memory with `value`, made before the node `before`."""
+    found, todo = {value}, [value]
+    while todo:
+        node = todo.pop()
+        near = [n for n in node.users if n < before and _is_view(n)]
+        near += node.all_input_nodes[:1] if _is_view(node) else []
+        todo += [n for n in near if n not in found]
+        found.update(near)
+    return found - {value}
 
 
 def mutates(node: fx.Node) -> bool:
