@@ -155,6 +155,18 @@ def test_threads_do_not_mix_their_results(residual):
     assert wrong == []
 
 
+def test_inputs_are_read_where_they_lie_and_left_as_they_are(residual):
+    fast, memory = residual.compile(), torch.zeros(images(3).numel() + 1)
+    unaligned = memory[1:].view_as(images(3))
+    for _ in range(2):
+        x = images(3)
+        unaligned.copy_(x)
+        expected = fast(x.clone())
+        assert torch.equal(fast(unaligned), expected)
+        assert torch.equal(fast(unaligned.double()), expected)
+        assert torch.equal(unaligned, x)
+
+
 def test_more_shapes_than_are_compiled_apart(residual, monkeypatch):
     monkeypatch.setattr(CompiledModel, "shapes", 2)
     fast = residual.compile()

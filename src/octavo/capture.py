@@ -6,6 +6,7 @@ into those tensors and the tuple back into what the model returned.
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -105,6 +106,7 @@ def _structure(spec: pytree.TreeSpec) -> str:
     return str(pytree.tree_unflatten(["*"] * spec.num_leaves, spec)).replace("'*'", "*")
 
 
+@functools.cache
 def _rebuild(parameters: tuple[tuple[str, int], ...]) -> inspect.Signature:
     kinds = list(inspect._ParameterKind)
     parts = [inspect.Parameter(n, kinds[k], default=None) for n, k in parameters if k not in (2, 4)]

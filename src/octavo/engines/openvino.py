@@ -83,40 +83,35 @@ class CompiledModel:
     ) -> None:
         self.core, self.model, self.signature, self.settings = core, built, signature, settings
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
+        self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
         self.lock = threading.Lock()
         self.local = threading.local()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the model; returns the model's output structure, of torch tensors."""
-        args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
+        if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
+            args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
         inputs = self.signature.flatten(args, kwargs)
         outputs = self.run([t.detach().cpu().contiguous().numpy() for t in inputs])
         return self.signature.unflatten(outputs)
 
     def run(self, inputs: list[np.ndarray]) -> list[Any]:
         """One inference on flat arrays; the results are the caller's own."""
-        request, bound = self._request(tuple(a.shape for a in inputs))
-        for mine, a in zip(bound, inputs, strict=True):
-            np.copyto(mine, a, casting="same_kind")
-        results = request.infer(share_outputs=True)
-        return [torch.from_numpy(np.array(results[o])) for o in request.model_outputs]
+        request = self._request(tuple(a.shape for a in inputs))
+        for i, (array, dtype) in enumerate(zip(inputs, self.dtypes, strict=True)):
+            request.bind(i, array if array.dtype == dtype else array.astype(dtype))
+        results = request.infer(share_outputs=True).to_tuple()
+        return [torch.from_numpy(np.array(r)) for r in results]
 
-    def _request(self, shapes: tuple) -> tuple[Any, list[np.ndarray]]:
-        """This thread's request for these shapes, its inputs bound to memory of our own."""
+    def _request(self, shapes: tuple) -> _Request:
+        """This thread's request for these shapes."""
         cache = self.local.__dict__.setdefault("requests", OrderedDict())
         if shapes not in cache:
-            request = self.compiled(shapes).create_infer_request()
-            bound = [
-                np.zeros(s, p.get_element_type().to_dtype())
-                for s, p in zip(shapes, self.model.get_parameters(), strict=True)
-            ]
-            for i, array in enumerate(bound):
-                request.set_input_tensor(i, import_openvino().Tensor(array, shared_memory=True))
-            cache[shapes] = _Request(request, bound)
+            cache[shapes] = _Request(self.compiled(shapes).create_infer_request())
             if len(cache) > self.shapes:
                 cache.popitem(last=False)
         cache.move_to_end(shapes)
-        return cache[shapes], cache[shapes].bound
+        return cache[shapes]
 
     def compiled(self, shapes: tuple) -> Any:
         """The openvino.CompiledModel for input shapes; one for any shape beyond `shapes` many."""
@@ -135,11 +130,19 @@ class CompiledModel:
 
 
 class _Request:
-    """An infer request with the arrays its inputs are bound to."""
+    """An infer request that reads its inputs where they lie."""
 
-    def __init__(self, request: Any, bound: list[np.ndarray]) -> None:
-        self.infer, self.bound = request.infer, bound
-        self.model_outputs = request.model_outputs
+    def __init__(self, request: Any) -> None:
+        self.request, self.infer = request, request.infer
+        self.bound: dict[int, np.ndarray] = {}
+
+    def bind(self, i: int, array: np.ndarray) -> None:
+        """Let input `i` be `array`; free when it is the last call's, held until another is."""
+        last = self.bound.get(i)
+        if last is None or last.ctypes.data != array.ctypes.data:
+            tensor = import_openvino().Tensor(array, shared_memory=True)
+            self.request.set_input_tensor(i, tensor)
+            self.bound[i] = array
 
 
 def build(module: fx.GraphModule, signature: Signature) -> openvino.Model:
