@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 
+import nets
 import pytest
 import torch
 from torch import nn
@@ -154,7 +155,6 @@ BEST_PEER = {"resnet": 92.46, "mobilenet": 91.64, "vit": 88.30, "densenet": 91.8
 @pytest.mark.parametrize("name", BEST_PEER)
 def test_trained_nets_keep_their_accuracy(name):
     """Real weights, all 10,000 test images, 512 others for calibration, default settings."""
-    nets = pytest.importorskip("nets")
     x, y = nets.data("test")
     calibration, _ = nets.data("calib", 512)
     net = nets.load(name)
@@ -166,5 +166,12 @@ def test_trained_nets_keep_their_accuracy(name):
     assert right8 > right - 0.3
     assert right8 > BEST_PEER[name] - 0.1
     assert expected.argmax(1).eq(got.argmax(1)).float().mean() > 0.985
-    # 33.5 dB for mobilenet (rounding differs in its fused adds), 38 to 60 for the others
-    assert octavo.sqnr(q(x[:200]), fast(x[:200])) > 33
+    # before a residual add OpenVINO leaves the convolution's own output unrounded
+    assert octavo.sqnr(q(x[:200]), fast(x[:200])) > (33 if name == "mobilenet" else 35)
+
+
+def test_engines_agree_on_trained_weights_where_no_rounding_is_left_out():
+    net, x = nets.load("mobilenet"), nets.data("test", 200)[0]
+    config = octavo.Config(keep_float=["add"])
+    q = octavo.quantize(net, nets.data("calib", 128)[0].split(64), config=config)
+    assert octavo.sqnr(q(x), q.compile()(x)) > 45
