@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+import octavo
 from octavo import sqnr
 from octavo.measure import Noise
 
@@ -40,3 +42,19 @@ def test_infinities_that_agree_are_no_noise():
 def test_other_structures_are_refused():
     with pytest.raises(ValueError, match="zip"):
         sqnr((torch.rand(2), torch.rand(2)), torch.rand(2))
+
+
+def test_masks_of_booleans_have_no_noise():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 4)
+
+        def forward(self, x, keep):
+            keep = keep[:, None].transpose(0, 1).reshape(-1, 1)
+            return self.head(x).masked_fill(~keep, 0.0)
+
+    net, x, keep = Masked(), torch.rand(8, 4), torch.rand(8) > 0.5
+    q = octavo.quantize(net, (x, keep))
+    assert octavo.sqnr(net(x, keep), q(x, keep)) > 30
+    assert all(r.sqnr is None for r in q.report().rows if r.operator in ("transpose", "reshape"))

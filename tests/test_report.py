@@ -86,3 +86,22 @@ def test_shared_tensors_are_counted_once():
 def test_a_report_that_is_no_report_is_refused():
     with pytest.raises((KeyError, TypeError)):
         Report.from_dict({"rows": [{"path": 1}]})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_listed_as_float_work(kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = kind(4, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    net, x = Net().eval(), torch.randn(8, 5, 4)
+    q = octavo.quantize(net, x)
+    [row] = [r for r in q.report().rows if r.path == "rnn"]
+    assert (row.precision, row.multiply_adds > 0) == ("float", True)
+    assert "state" in row.reason
+    assert q.report().int8_share < 0.5
+    assert octavo.sqnr(net(x), q(x)) > 30

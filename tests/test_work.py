@@ -47,3 +47,11 @@ def test_an_operator_without_its_inputs_is_refused():
     node = torch.fx.Graph().call_function(torch.ops.aten.conv2d.default)
     with pytest.raises(IndexError):
         multiply_adds(node, torch.rand(3), [])
+
+
+@pytest.mark.parametrize("kind, gates", [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_by_hand(kind, gates):
+    quantizer = octavo.Quantizer(kind(4, 6, num_layers=2))
+    quantizer.observe(torch.rand(7, 3, 4))
+    first, second = gates * 6 * (4 + 6), gates * 6 * (6 + 6)
+    assert sum(quantizer.work.values()) == 7 * 3 * (first + second) // 7  # of 7 in dimension 0

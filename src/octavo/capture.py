@@ -13,6 +13,7 @@ import json
 import logging
 import operator
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,16 @@ def _free_batch(leaf: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet():
-    """torch.export prints graphs and logs on its way to an exception that says the same."""
+    """torch.export prints, logs and warns on its way to an exception that says the same."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(previous)

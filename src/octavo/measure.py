@@ -104,7 +104,7 @@ def compare(
         kept: dict[str, Tensor] = {}
 
         def keep(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:
-            if n.name in noises and isinstance(value, Tensor):
+            if n.name in noises and isinstance(value, Tensor) and value.is_floating_point():
                 kept[n.name] = value
 
         def against(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:

@@ -69,6 +69,8 @@ ATEN_NAMES: dict[Any, str] = {
     nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
     nn.AdaptiveAvgPool3d: "adaptive_avg_pool3d",
     nn.AdaptiveMaxPool2d: "adaptive_max_pool2d",
+    nn.LSTM: "lstm",
+    nn.GRU: "gru",
     nn.Flatten: "flatten",
     nn.Embedding: "embedding",
     nn.PixelShuffle: "pixel_shuffle",

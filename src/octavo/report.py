@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 from .calibrate import operator_name
 from .capture import module_path
@@ -150,11 +151,23 @@ def make_report(
     rows = []
     for node in quantizer.graph.nodes:
         root, _ = quantizer.matches.get(node.name, (node, None))
-        is_work = node.op.startswith("call") and isinstance(node.meta.get("val"), torch.Tensor)
-        if root is node and is_work and operator_name(node) not in IGNORED:
+        if root is node and _is_work(node):
             noise = noises.get(node.name)
-            rows.append(_row(quantizer, node, noise.sqnr if noise else None))
+            measured = noise is not None and noise.signal + noise.noise > 0
+            rows.append(_row(quantizer, node, noise.sqnr if noise and measured else None))
     return Report(tuple(rows), output.sqnr, tensor_bytes(model), tensor_bytes(quantized))
+
+
+def _is_work(node: fx.Node) -> bool:
+    """Whether a node computes tensors from tensors; sizes, parts and constants are no work."""
+    if not node.op.startswith("call") or operator_name(node) in IGNORED:
+        return False
+    return all(_tensors(n) for n in ([node], node.all_input_nodes))
+
+
+def _tensors(nodes: list[fx.Node]) -> bool:
+    values = tree_leaves([n.meta.get("val") for n in nodes])
+    return any(isinstance(v, torch.Tensor) for v in values)
 
 
 def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:

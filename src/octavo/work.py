@@ -22,6 +22,11 @@ def _attention(out: Tensor, k: Tensor) -> int:
     return out.numel() * k.shape[-2] + out.shape[:-1].numel() * k.shape[-2] * k.shape[-1]
 
 
+def _recurrent(x: Tensor, weights: list[Tensor]) -> int:
+    """Every step multiplies with every weight: x is (time, batch, features) in either order."""
+    return x.shape[:-1].numel() * sum(w.numel() for w in weights if w.dim() == 2)
+
+
 # operator -> multiply-adds from (output, inputs)
 WORK: dict[Any, Callable[[Tensor, list[Tensor]], int]] = {
     aten.conv1d: lambda out, i: _conv(out, i[1]),
@@ -35,6 +40,10 @@ WORK: dict[Any, Callable[[Tensor, list[Tensor]], int]] = {
     aten.bmm: lambda out, i: out.numel() * i[0].shape[-1],
     aten.baddbmm: lambda out, i: out.numel() * i[1].shape[-1],
     aten.addmm: lambda out, i: out.numel() * i[1].shape[-1],
+    aten.lstm: lambda out, i: _recurrent(i[0], i[3:]),
+    aten.gru: lambda out, i: _recurrent(i[0], i[2:]),
+    aten.rnn_tanh: lambda out, i: _recurrent(i[0], i[2:]),
+    aten.rnn_relu: lambda out, i: _recurrent(i[0], i[2:]),
     aten.scaled_dot_product_attention: lambda out, i: _attention(out, i[1]),
 }
 

@@ -1,9 +1,16 @@
-"""Activations: fused where they follow a convolution, linear or add, else float between int8."""
+"""Activations, fused where they follow a convolution or linear; what else is float between int8."""
 
-from torch import nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import fx, nn
 
 from ..patterns import Pattern, register_pattern
 from .base import FloatBetween
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
 
 # Engines apply these to a sum before it leaves the registers.
 FUSED: tuple[Pattern, ...] = (
@@ -22,7 +29,19 @@ class Normalization(FloatBetween):
     convolutional = False
 
 
+class Recurrent(FloatBetween):
+    """Rounding would add up in the state from step to step: float."""
+
+    convolutional = False
+
+    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
+        super().__init__(quantizer, node)
+        self.reason = "its state adds up rounding from step to step"
+
+
 for _activation in FUSED:
     register_pattern(_activation)(Activation)
 for _normalization in (nn.Softmax, nn.LayerNorm, nn.GroupNorm, "rms_norm", "log_softmax"):
     register_pattern(_normalization)(Normalization)
+for _recurrent in (nn.LSTM, nn.GRU, "rnn_tanh", "rnn_relu"):
+    register_pattern(_recurrent)(Recurrent)
