@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import octavo
 from octavo import DataError
 from octavo.data import batch_size, calls, first_samples
 
@@ -89,3 +90,19 @@ def test_values_that_are_not_finite_name_the_batch(bad):
 def test_batches_of_other_things_are_refused(batch):
     with pytest.raises(DataError, match="batch 0"):
         list(calls([batch], NET))
+
+
+def test_minus_infinity_is_for_masks_alone():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x, mask):
+            return (self.linear(x) + mask).softmax(-1)
+
+    x, mask = torch.rand(8, 4), torch.zeros(8, 4)
+    mask[:, 3] = -torch.inf
+    assert octavo.quantize(Masked(), (x, mask))(x, mask)[:, 3].eq(0).all()
+    with pytest.raises(DataError, match="NaN or infinity"):
+        octavo.quantize(Masked(), (x + mask, mask))

@@ -7,6 +7,7 @@ somebody first reads it that way.
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,8 +54,10 @@ class Conversion:
 
     def site(self, node: fx.Node, handler: Any) -> None:
         """Let the handler emit its site; copy what it covers as float if it declines."""
-        emitted = NotImplemented
-        if self.quantizer.is_active(node):
+        emitted: Any = NotImplemented
+        if node.target is operator.getitem and self.is_integers(node.args[0]):
+            emitted = self.on_integers(node)  # a list of integer tensors has no float form
+        elif self.quantizer.is_active(node):
             emitted = handler.quantize(self.quantizer, node, self.load_arg)
             if emitted is NotImplemented:
                 reason = getattr(handler, "reason", "") or "its rule returned NotImplemented"
@@ -75,6 +78,10 @@ class Conversion:
         else:
             self.env[node.name] = self.graph.node_copy(node, self.load_float)
         return self.env[node.name]
+
+    def is_integers(self, node: Argument) -> bool:
+        """Whether a value exists as integers alone."""
+        return isinstance(node, fx.Node) and node.name in self.quant_env.keys() - self.env.keys()
 
     def load_arg(self, arg: Argument) -> Argument:
         """Arguments of the float graph as integers of the quantized graph."""
@@ -139,14 +146,15 @@ class Conversion:
             local[covered] = self.graph.node_copy(covered, load)
         return local[rule.root]
 
-    def on_integers(self, rule: Rule) -> fx.Node:
-        """Copy a rule's one node onto the integers of its input, whose qparams it keeps."""
-        inputs = {n: self.load_quantized(n) for n in self.quantizer.reads[rule.root.name]}
-        node = self.graph.node_copy(
-            rule.root, lambda n: inputs[n] if n in inputs else self.load_float(n)
+    def on_integers(self, node: fx.Node) -> fx.Node:
+        """Copy a node onto the integers of its input, whose qparams it keeps."""
+        reads = self.quantizer.reads.get(node.name, node.all_input_nodes[:1])
+        inputs = {n: self.load_quantized(n) for n in reads}
+        copy = self.graph.node_copy(
+            node, lambda n: inputs[n] if n in inputs else self.load_float(n)
         )
-        node.meta = dict(node.meta) | {"qparams": next(iter(inputs.values())).meta["qparams"]}
-        return node
+        copy.meta = dict(node.meta) | {"qparams": next(iter(inputs.values())).meta["qparams"]}
+        return copy
 
     def weight(self, node: fx.Node, axis: int) -> fx.Node:
         """An int8 weight, dequantized; sites that share the weight share the integers."""

@@ -334,4 +334,4 @@ class Quantizer:
 
     def copy_on_integers(self, rule: Rule) -> fx.Node:
         """Copy a rule's node to run on the integers of its input."""
-        return self.conversion.on_integers(rule)
+        return self.conversion.on_integers(rule.root)

@@ -18,10 +18,6 @@ def _conv_transpose(x: Tensor, weight: Tensor) -> int:
     return x.numel() * math.prod(weight.shape[1:])
 
 
-def _attention(out: Tensor, k: Tensor) -> int:
-    return out.numel() * k.shape[-2] + out.shape[:-1].numel() * k.shape[-2] * k.shape[-1]
-
-
 def _recurrent(x: Tensor, weights: list[Tensor]) -> int:
     """Every step multiplies with every weight: x is (time, batch, features) in either order."""
     return x.shape[:-1].numel() * sum(w.numel() for w in weights if w.dim() == 2)
@@ -44,7 +40,6 @@ WORK: dict[Any, Callable[[Tensor, list[Tensor]], int]] = {
     aten.gru: lambda out, i: _recurrent(i[0], i[2:]),
     aten.rnn_tanh: lambda out, i: _recurrent(i[0], i[2:]),
     aten.rnn_relu: lambda out, i: _recurrent(i[0], i[2:]),
-    aten.scaled_dot_product_attention: lambda out, i: _attention(out, i[1]),
 }
 
 

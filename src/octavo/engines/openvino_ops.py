@@ -232,17 +232,6 @@ def _group_norm(x, groups, weight=None, bias=None, eps=1e-5, cudnn=True):
     return ov.group_normalization(x, weight, bias, groups, eps)
 
 
-@lowers("scaled_dot_product_attention")
-def _attention(q, k, v, mask=None, dropout=0.0, causal=False, scale=None, enable_gqa=False):
-    if enable_gqa or (mask is not None and mask.get_element_type() == Type.boolean):
-        raise Unsupported("grouped queries, or a mask of booleans")
-    if scale is not None:
-        scale = like(float(scale), q)
-        mask = like(0.0, q) if mask is None else mask
-    args = [a for a in (mask, scale) if a is not None]
-    return ov.scaled_dot_product_attention(q, k, v, *args, causal=causal)
-
-
 @lowers("matmul", "bmm")
 def _matmul(a, b):
     return ov.matmul(a, b, False, False)

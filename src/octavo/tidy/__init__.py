@@ -9,14 +9,17 @@ from collections.abc import Callable
 from torch import fx
 
 from .arguments import complete_arguments
+from .attention import expand_attention
 from .batch_norm import batch_norm_to_affine, fold_affine_forward, fold_batch_norm
 from .constants import fold_constants
 from .functional import functional
 from .identity import remove_identities
+from .packed import split_packed_linears
 from .spelling import one_spelling
 
 REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     functional,
+    expand_attention,
     complete_arguments,
     remove_identities,
     fold_batch_norm,
@@ -24,6 +27,7 @@ REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     fold_constants,
     fold_affine_forward,
     one_spelling,
+    split_packed_linears,
 )
 
 

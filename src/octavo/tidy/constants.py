@@ -1,5 +1,7 @@
 """What depends on parameters and numbers alone is computed once, here."""
 
+import operator
+
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
@@ -31,10 +33,17 @@ def fold_constants(module: fx.GraphModule) -> None:
             result = node.target(*args, **kwargs)
         room = LARGEST_GROWTH * sum(v.numel() for v in values.values()) + ALWAYS_FINE
         if isinstance(result, Tensor) and result.numel() <= room:
-            with module.graph.inserting_before(node):
-                new = new_attribute(module, f"constants.{node.name}", result.contiguous())
-            new.meta = dict(node.meta)
-            node.replace_all_uses_with(new)
+            _replace(module, node, result)
+        elif isinstance(result, list | tuple) and all(isinstance(r, Tensor) for r in result):
+            for part in [u for u in node.users if u.target is operator.getitem]:
+                _replace(module, part, result[part.args[1]])
+
+
+def _replace(module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
+    with module.graph.inserting_before(node):
+        new = new_attribute(module, f"constants.{node.name}", value.contiguous())
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
 
 
 def _is_pure(node: fx.Node) -> bool:

@@ -1,0 +1,32 @@
+"""Emitter: how rewrites add nodes."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+class Emitter:
+    """Adds nodes in place of another, with its module path and the shapes they will have."""
+
+    def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
+        self.graph = graph
+        self.meta = {k: v for k, v in node.meta.items() if k != "val"}
+
+    def __call__(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A call of an ATen operator."""
+        values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
+        return self.node(target, args, kwargs, target(*values[0], **values[1]))
+
+    def node(self, target: Any, args: tuple, kwargs: dict[str, Any], val: Any) -> fx.Node:
+        """A call whose value, for its shape, is known."""
+        node = self.graph.call_function(target, args, kwargs)
+        node.meta = self.meta | {"val": val}
+        return node
+
+    def size(self, x: fx.Node, dim: int) -> Any:
+        """A size: a number where it is known, else a node."""
+        size = x.meta["val"].shape[dim]
+        return size if isinstance(size, int) else self(aten.sym_size.int, x, dim)
