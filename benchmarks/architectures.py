@@ -71,9 +71,10 @@ def of_timm(name: str, size: int) -> Architecture:
 
 def backbone(name: str) -> nn.Module:
     fpn = torchvision.models.detection.backbone_utils
+    norm = nn.BatchNorm2d  # the default is frozen, which only trained statistics are right for
     if name.startswith("mobilenet"):
-        return fpn.mobilenet_backbone(backbone_name=name, weights=None, fpn=True)
-    return fpn.resnet_fpn_backbone(backbone_name=name, weights=None)
+        return fpn.mobilenet_backbone(backbone_name=name, weights=None, fpn=True, norm_layer=norm)
+    return fpn.resnet_fpn_backbone(backbone_name=name, weights=None, norm_layer=norm)
 
 
 def detector(name: str) -> nn.Module:

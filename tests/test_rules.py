@@ -169,6 +169,8 @@ def test_integers_pass_through(kind):
 
 AVERAGES = {
     "avg_pool2d": nn.AvgPool2d(2),
+    "avg_pool2d counting its padding": nn.AvgPool2d(3, 2, 1),
+    "avg_pool2d of all sorts": nn.AvgPool2d((3, 2), 2, (1, 0), ceil_mode=True),
     "avg_pool2d padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d(1),
     "adaptive_avg_pool2d 3": nn.AdaptiveAvgPool2d(3),

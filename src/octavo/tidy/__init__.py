@@ -12,6 +12,7 @@ from .arguments import complete_arguments
 from .attention import expand_attention
 from .batch_norm import batch_norm_to_affine, fold_affine_forward, fold_batch_norm
 from .constants import fold_constants
+from .einsum import einsum_to_matmul
 from .functional import functional
 from .identity import remove_identities
 from .packed import split_packed_linears
@@ -20,6 +21,7 @@ from .spelling import one_spelling
 REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     functional,
     expand_attention,
+    einsum_to_matmul,
     complete_arguments,
     remove_identities,
     fold_batch_norm,

@@ -5,16 +5,35 @@ from typing import Any
 import torch
 from torch import fx
 
+from .emitter import Emitter
+
 aten = torch.ops.aten
 
 
 def one_spelling(module: fx.GraphModule) -> None:
-    """x * sigmoid(x) -> silu(x), as many models write it; relu6(x) -> hardtanh(x, 0, 6)."""
+    """x * sigmoid(x) -> silu(x), as many models write it; relu6(x) -> hardtanh(x, 0, 6).
+
+    The zeros that an average pool pads with and counts are padded before it: engines that pool
+    integers would pad with the integer 0, which is not the number 0.
+    """
     for node in module.graph.nodes:
         if node.target is aten.mul.Tensor and (x := _gated_by_itself(node)) is not None:
             node.target, node.args = aten.silu.default, (x,)
         elif node.target is aten.relu6.default:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
+        elif node.target in AVERAGES and node.args[5] and any(_each(node.args[3])):
+            pads = [p for p in _each(node.args[3])[::-1] for _ in range(2)]
+            with module.graph.inserting_before(node):
+                emit = Emitter(module.graph, node)
+                padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
+            node.args = (padded, *node.args[1:3], [0] * (len(pads) // 2), *node.args[4:])
+
+
+AVERAGES = {aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default}
+
+
+def _each(value: Any) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _gated_by_itself(node: fx.Node) -> Any:
