@@ -360,7 +360,7 @@ IMAGES = {  # size of image -> torchvision's
     299: "inception_v3",
 }
 TIMM = {  # size of image -> timm's
-    96: "coat_lite_tiny convmixer_768_32 convnextv2_atto cspresnet50 cspdarknet53 davit_tiny dla34 "
+    96: "convmixer_768_32 convnextv2_atto cspresnet50 cspdarknet53 davit_tiny dla34 "
     "dpn68 edgenext_xx_small efficientnet_lite0 efficientvit_b0 fastvit_t8 focalnet_tiny_srf "
     "gernet_s ghostnet_100 ghostnetv2_100 hardcorenas_a hgnet_tiny hrnet_w18_small "
     "inception_next_tiny lcnet_050 mixnet_s mobilenetv1_100 mobilenetv4_conv_small mobileone_s0 "
@@ -368,7 +368,7 @@ TIMM = {  # size of image -> timm's
     "repghostnet_050 repvgg_a0 repvit_m0_9 res2net50_26w_4s resnest14d rexnet_100 selecsls42 "
     "semnasnet_075 starnet_s1 skresnet18 swiftformer_xs tinynet_e vovnet39a xception41 "
     "mambaout_femto fbnetc_100 spnasnet_100 rdnet_tiny tf_efficientnetv2_b0 resnetv2_50",
-    224: "cait_xxs24_224 convit_tiny deit_tiny_patch16_224 beit_base_patch16_224 "
+    224: "cait_xxs24_224 coat_lite_tiny convit_tiny deit_tiny_patch16_224 beit_base_patch16_224 "
     "efficientformer_l1 efficientvit_m0 "
     "eva02_tiny_patch14_224 gmlp_s16_224 hiera_tiny_224 levit_128s mixer_s32_224 mvitv2_tiny "
     "nest_tiny pit_ti_224 resmlp_12_224 sequencer2d_s tiny_vit_5m_224 tnt_s_patch16_224 "
@@ -377,9 +377,9 @@ TIMM = {  # size of image -> timm's
     240: "crossvit_tiny_240",
     256: "botnet26t_256 halonet26t lambda_resnet26t maxvit_nano_rw_256 coatnet_nano_rw_224",
 }
-VIDEO = {112: "r3d_18 mc3_18 r2plus1d_18 s3d", 224: "mvit_v1_b swin3d_t"}
+VIDEO = {112: "r3d_18 mc3_18 r2plus1d_18 swin3d_t", 224: "s3d"}
 
-sized = {"coatnet_nano_rw_224": 224, "halonet26t": 256, "swin3d_t": 112}
+sized = {"coatnet_nano_rw_224": 224, "halonet26t": 256}
 ARCHITECTURES: dict[str, Architecture] = {}
 for _size, _names in IMAGES.items():
     for _name in _names.split():
@@ -407,8 +407,19 @@ for _size, _names in TIMM.items():
 
 GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 300, "use_cache": False}
 T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 300}
-WHISPER = {"d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "vocab_size": 300}
-WHISPER |= {"encoder_ffn_dim": 128, "max_source_positions": 50, "num_mel_bins": 20}
+WHISPER = {
+    "d_model": 64,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "vocab_size": 300,
+}
+WHISPER |= {
+    "pad_token_id": 0,
+    "encoder_ffn_dim": 128,
+    "max_source_positions": 50,
+    "num_mel_bins": 20,
+}
 WAV = TINY | {"conv_dim": (32, 32, 32), "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2)}
 WAV |= {"num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16}
 SWIN = {"image_size": 64, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}

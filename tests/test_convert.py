@@ -58,3 +58,20 @@ def test_a_weight_with_infinity_is_refused():
     net.weight[0, 0] = float("-inf")
     with pytest.raises(octavo.ConversionError, match="'weight'"):
         octavo.quantize(net, torch.rand(2, 3))
+
+
+def test_a_weight_shared_with_an_embedding_is_float_there_and_int8_here():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.head(self.embed(ids))
+
+    net, ids = Tied(), torch.randint(20, (4, 6))
+    q = octavo.quantize(net, ids)
+    assert q.report().int8_share == 1
+    assert octavo.sqnr(net(ids), q(ids)) > 30
+    assert octavo.sqnr(q(ids), q.compile()(ids)) > 35

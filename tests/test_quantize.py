@@ -175,3 +175,25 @@ def test_engines_agree_on_trained_weights_where_no_rounding_is_left_out():
     config = octavo.Config(keep_float=["add"])
     q = octavo.quantize(net, nets.data("calib", 128)[0].split(64), config=config)
     assert octavo.sqnr(q(x), q.compile()(x)) > 45
+
+
+def test_the_length_of_a_sequence_is_free_where_it_is_seen_to_vary_or_is_of_tokens():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(20, 16)
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+        def forward(self, ids=None, x=None):
+            return self.layer(self.embed(ids) if x is None else x)
+
+    net = Encoder().eval()
+    tokens = octavo.quantize(net, torch.randint(20, (4, 6)))
+    floats = octavo.quantize(net, [{"x": torch.randn(4, n, 16)} for n in (6, 9)])
+    ids, x = torch.randint(20, (3, 11)), torch.randn(3, 11, 16)
+    for q, call in ((tokens, {"ids": ids}), (floats, {"x": x})):
+        assert octavo.sqnr(net(**call), q(**call)) > 25
+        assert octavo.sqnr(q(**call), q.compile()(**call)) > 30
+    fixed = octavo.quantize(net, {"x": torch.randn(4, 6, 16)})
+    with pytest.raises(CaptureError, match=r"captured with shape \(any, 6, 16\)"):
+        fixed(x=x)

@@ -108,8 +108,8 @@ def test_weights_have_a_scale_per_channel_within_127():
     _, module = quantized(Small().eval(), torch.randn(2, 3, 8, 8))
     tensors = dict(module.named_buffers())
     assert tensors["conv1.weight_scale"].shape == (8,)
-    assert tensors["conv1.weight"].abs().amax((1, 2, 3)).eq(127).all()
-    assert tensors["conv1.weight"].min() >= -127
+    assert tensors["conv1.weight_int8"].abs().amax((1, 2, 3)).eq(127).all()
+    assert tensors["conv1.weight_int8"].min() >= -127
 
 
 def test_a_value_that_is_no_tensor_makes_its_site_float():

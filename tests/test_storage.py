@@ -44,7 +44,7 @@ def test_weights_take_a_byte_each(stored):
     q, path = stored
     with safe_open(path, "pt") as f:
         kinds = {n: f.get_tensor(n).dtype for n in f.keys()}  # noqa: SIM118
-    assert kinds["fc.weight"] == torch.int8
+    assert kinds["fc.weight_int8"] == torch.int8
     weights = sum(r.parameters for r in q.report().rows)
     assert os.path.getsize(path) < weights + 40_000
 

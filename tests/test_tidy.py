@@ -164,3 +164,32 @@ def test_every_argument_is_in_its_place():
 def test_a_graph_that_is_not_exported_is_refused():
     with pytest.raises(AttributeError):
         tidy(nn.ReLU())
+
+
+@pytest.mark.parametrize("alpha", [1, 2])
+def test_addmm_of_constants_is_a_linear_layer(alpha):
+    class Conv1D(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = (nn.Parameter(torch.randn(s)) for s in ((4, 6), (6,)))
+
+        def forward(self, x):
+            return torch.addmm(self.bias, x, self.weight, alpha=alpha)
+
+    net, x = Conv1D(), torch.randn(3, 4)
+    graph = tidy(capture(net, (x,))[0])
+    assert (torch.ops.aten.linear.default in [n.target for n in graph.graph.nodes]) == (alpha == 1)
+    torch.testing.assert_close(graph(x)[0], net(x))
+
+
+def test_nodes_named_like_methods_of_a_module():
+    class Moves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Parameter(torch.randn(4, 4)), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(x.to(torch.float32) @ self.table.to(torch.float64).float())
+
+    net, x = Moves(), torch.randn(3, 4)
+    torch.testing.assert_close(tidy(capture(net, (x,))[0])(x)[0], net(x))

@@ -14,6 +14,7 @@ import logging
 import operator
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,17 @@ def _arguments(
 
 
 def capture(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    others: Sequence[Call] = (),
 ) -> tuple[fx.GraphModule, Signature]:
     """Export `model`, as it is in eval mode, to a flat graph of ATen operators.
 
-    The first dimension of every tensor (the batch) is left free, unless the model fixes it. The
-    model is left as it was. Raises CaptureError naming the line where torch.export stopped.
+    The first dimension of every tensor (the batch) is left free, and so are sizes that differ in
+    `others`, more calls of the model, and the length of (batch, length) integers; unless the
+    model fixes them. The model is left as it was. Raises CaptureError naming the line where
+    torch.export stopped.
 
     >>> graph, signature = capture(nn.Linear(4, 2), (torch.rand(3, 4),))
     >>> graph(torch.rand(7, 4))[0].shape
@@ -151,7 +157,8 @@ def capture(
     try:
         for m in training:
             m.training = False
-        program = _export(model, forward, arguments)
+        more = [_arguments(forward, *other)[0] for other in others]
+        program = _export(model, forward, arguments, more)
     finally:
         for m in training:
             m.training = True
@@ -174,12 +181,21 @@ def capture(
     return module, dataclasses.replace(signature, inputs=inputs)
 
 
-def _export(model: nn.Module, forward: inspect.Signature, arguments: dict[str, Any]):
-    """torch.export with a free batch; a batch of 1 is doubled, since 1 would be specialised."""
+def _export(
+    model: nn.Module,
+    forward: inspect.Signature,
+    arguments: dict[str, Any],
+    others: Sequence[dict[str, Any]],
+):
+    """torch.export with as much free as the model allows; see `capture`.
+
+    A batch of 1 is doubled, since 1 would be specialised.
+    """
     first: Exception | None = None
-    for double, free in ((True, True), (False, True), (False, False)):
+    alike = [o for o in others if _structures(o) == _structures(arguments)]
+    for double, free in ((True, _free), (True, _free_batch), (False, _free_batch), (False, None)):
         values = pytree.tree_map_only(Tensor, _doubled, arguments) if double else arguments
-        shapes = pytree.tree_map(_free_batch, values) if free else None
+        shapes = pytree.tree_map(free, arguments, *alike) if free else None
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
             with torch.no_grad(), _quiet():
@@ -196,8 +212,22 @@ def _doubled(t: Tensor) -> Tensor:
     return t.expand(2, *t.shape[1:]).clone() if t.dim() and t.shape[0] == 1 else t
 
 
-def _free_batch(leaf: Any) -> Any:
+def _structures(arguments: dict[str, Any]) -> Any:
+    leaves, spec = pytree.tree_flatten(arguments)
+    return spec, [leaf.dim() if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
+
+
+def _free_batch(leaf: Any, *others: Any) -> Any:
     return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
+
+
+def _free(leaf: Any, *others: Any) -> Any:
+    """The batch, what differs, and the length of token ids and of masks over them."""
+    if not isinstance(leaf, Tensor) or not leaf.dim():
+        return None
+    differ = {d for o in others for d in range(leaf.dim()) if o.shape[d] != leaf.shape[d]}
+    tokens = {1} if leaf.dim() == 2 and not leaf.is_floating_point() and len(leaf[0]) > 1 else set()
+    return dict.fromkeys({0} | differ | tokens, Dim.AUTO)
 
 
 @contextlib.contextmanager

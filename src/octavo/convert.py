@@ -17,7 +17,7 @@ from torch.fx.node import Argument
 from . import ops
 from .errors import ConversionError
 from .qparams import QParams, weight_qparams
-from .tensors import attribute, set_buffer
+from .tensors import attribute, own_path, set_buffer
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
@@ -121,8 +121,8 @@ class Conversion:
 
     def emit_qparams(self, value: fx.Node, name: str, qparams: QParams) -> fx.Node:
         """Quantize `value` with qparams stored under `name`, shared by all that use the name."""
-        scale = self.tensor(f"ranges.{name}.scale", qparams.scale)
-        zero_point = self.tensor(f"ranges.{name}.zero_point", qparams.zero_point)
+        scale = self.tensor(own_path("ranges", name, "scale"), qparams.scale)
+        zero_point = self.tensor(own_path("ranges", name, "zero_point"), qparams.zero_point)
         spec = qparams.spec
         args = (value, scale, zero_point, spec.qmin, spec.qmax, spec.dtype)
         node = self.graph.call_function(ops.quantize, args)
@@ -167,7 +167,8 @@ class Conversion:
             p = weight_qparams(value, axis)
             zero_point = torch.zeros_like(p.zero_point)
             q = ops.quantize(value.float(), p.scale, zero_point, -127, 127, torch.int8, axis)
-            args = (self.tensor(key, q), self.tensor(f"{key}_scale", p.scale), None, axis)
+            # the float tensor may be there as well: an embedding shares the weight of a head
+            args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", p.scale), None, axis)
             with self.graph.inserting_after(self.tensors[f"{key}_scale"]):
                 self.grid_env[key] = self.graph.call_function(ops.dequantize, args)
         return self.grid_env[key]

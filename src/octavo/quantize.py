@@ -39,6 +39,8 @@ def quantize(
         keyword inputs of one call; any other iterable, a DataLoader among them, gives such
         batches, each seen once. Inside an iterable, what is beyond the arguments the model
         takes (the labels of a DataLoader) is ignored.
+        Calls may be of any batch size. Another size (a sequence's length) may differ from call
+        to call if it does in the first two batches, or if it is the length of token ids.
     config: see `Config`.
     progress: show a bar on a terminal during calibration.
 
@@ -50,11 +52,11 @@ def quantize(
         raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
     config = config or Config()
     batches = calls(data, model)
-    first = next(batches)
+    first = list(itertools.islice(batches, 2))
 
     quantizer = Quantizer(model, config=config)
-    quantizer.capture(*first[0], **first[1])  # capture, tidy, match
-    samples = observe(quantizer, itertools.chain([first], batches), _length(data), progress)
+    quantizer.capture(*first)  # capture, tidy, match
+    samples = observe(quantizer, itertools.chain(first, batches), _length(data), progress)
     quantized, noises, output = convert_guarded(quantizer, samples)
     report = make_report(quantizer, model, quantized, noises, output)
     assert quantizer.signature is not None

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from .calibrate import Calibrator, Watch, describe, operator_name
-from .capture import Signature, capture, module_path
+from .capture import Call, Signature, capture, module_path
 from .config import Config
 from .convert import Conversion
 from .errors import CaptureError, ConfigError, ConversionError, DataError
@@ -100,9 +100,12 @@ class Quantizer:
 
     # ---- match
 
-    def capture(self, *args: Any, **kwargs: Any) -> None:
-        """Capture and tidy the model as called so, and match; `observe` does it when needed."""
-        module, signature = capture(self.model, args, kwargs)
+    def capture(self, call: Call, *others: Call) -> None:
+        """Capture and tidy the model as called so, and match; `observe` does it when needed.
+
+        Sizes in which `others` differ are left free.
+        """
+        module, signature = capture(self.model, *call, others)
         self._bind(tidy(module), signature)
 
     def _bind(self, module: fx.GraphModule, signature: Signature | None) -> None:
@@ -279,7 +282,7 @@ class Quantizer:
     def observe(self, *args: Any, **kwargs: Any) -> Any:
         """Run one batch through the float graph, recording ranges; returns the model's output."""
         if not hasattr(self, "graph"):
-            self.capture(*args, **kwargs)
+            self.capture((args, kwargs))
         if self.signature is None:
             if len(args) == 1 and isinstance(args[0], tuple | list):
                 args = tuple(args[0])  # the original took its arguments as one tuple

@@ -24,6 +24,15 @@ def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
     module.register_buffer(name, value.detach())
 
 
+def own_path(group: str, name: str, *rest: str) -> str:
+    """A path for a tensor made for the node `name`, whatever the node is called.
+
+    >>> own_path("ranges", "relu", "scale"), own_path("ranges", "to", "scale")
+    ('ranges.relu.scale', 'ranges.to_.scale')
+    """
+    return ".".join((group, f"{name}_" if hasattr(nn.Module, name) else name, *rest))
+
+
 def new_attribute(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
     """A get_attr node, at the graph's insertion point, for a new buffer `path`."""
     set_buffer(module, path, value)

@@ -18,7 +18,7 @@ from torch.export import Dim
 from .. import ops
 from ..capture import Signature
 from ..errors import EngineError
-from ..tensors import attribute, new_attribute
+from ..tensors import attribute, new_attribute, own_path
 from .openvino_build import grid_bounds, passes_grid
 
 aten = torch.ops.aten
@@ -36,22 +36,37 @@ def _fake_quantize(context):
 
 def convert_by_frontend(module: fx.GraphModule, signature: Signature) -> openvino.Model:
     """Convert the whole graph; raises EngineError with what the frontend could not convert."""
+    first: Exception | None = None
+    one_length = all(None not in shape[1:] for _, shape in signature.inputs)
+    for length in LENGTHS[:1] if one_length else LENGTHS:
+        try:
+            return _convert(module, signature, length)
+        except Exception as e:
+            first = first or e
+    raise EngineError(
+        f"OpenVINO cannot convert this model: {first}\nRun it with compile('reference'), or keep "
+        "the part it stops at out of the model"
+    ) from first
+
+
+# Examples of a free size other than the batch to convert with: some models need a long one.
+LENGTHS = (2, 64, 4096)
+
+
+def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openvino.Model:
     free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
     example = tuple(
-        torch.zeros([2 if d is None else d for d in s], dtype=getattr(torch, dtype))
+        torch.zeros(
+            [(length if i else 2) if d is None else d for i, d in enumerate(s)],
+            dtype=getattr(torch, dtype),
+        )
         for dtype, s in signature.inputs
     )
     extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
-            return openvino.convert_model(program, extension=[extension])
-    except Exception as e:
-        raise EngineError(
-            f"OpenVINO cannot convert this model: {e}\nRun it with compile('reference'), or keep "
-            "the part it stops at out of the model"
-        ) from e
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
+        return openvino.convert_model(program, extension=[extension])
 
 
 def in_floats(module: fx.GraphModule) -> fx.GraphModule:
@@ -63,7 +78,7 @@ def in_floats(module: fx.GraphModule) -> fx.GraphModule:
             low, high = grid_bounds(module, node)
             with graph.inserting_before(node):
                 bounds = [
-                    new_attribute(module, f"bounds.{node.name}.{side}", value)
+                    new_attribute(module, own_path("bounds", node.name, side), value)
                     for side, value in (("low", low), ("high", high))
                 ]
                 levels = node.args[4] - node.args[3] + 1
@@ -87,6 +102,6 @@ def _weight_in_floats(module: fx.GraphModule, node: fx.Node) -> None:
     dim = attribute(module, q.target).dim()
     view = attribute(module, scale.target).view([-1 if d == axis else 1 for d in range(dim)])
     with module.graph.inserting_before(node):
-        s = new_attribute(module, f"bounds.{node.name}.scale", view)
+        s = new_attribute(module, own_path("bounds", node.name, "scale"), view)
         f = module.graph.call_function(aten.to.dtype, (q, view.dtype))
         node.replace_all_uses_with(module.graph.call_function(aten.mul.Tensor, (f, s)))

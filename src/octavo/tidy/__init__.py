@@ -26,9 +26,9 @@ REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     remove_identities,
     fold_batch_norm,
     batch_norm_to_affine,
+    one_spelling,
     fold_constants,
     fold_affine_forward,
-    one_spelling,
     split_packed_linears,
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import attribute, new_attribute
+from ..tensors import attribute, new_attribute, own_path
 
 aten = torch.ops.aten
 
@@ -113,8 +113,8 @@ def batch_norm_to_affine(module: fx.GraphModule) -> None:
         shape = [-1] + [1] * (x.meta["val"].dim() - 2)
         scale, shift = (t.to(dtype).view(shape) for t in affine(module, node))
         with module.graph.inserting_before(node):
-            s = new_attribute(module, f"affine.{node.name}.scale", scale)
-            b = new_attribute(module, f"affine.{node.name}.shift", shift)
+            s = new_attribute(module, own_path("affine", node.name, "scale"), scale)
+            b = new_attribute(module, own_path("affine", node.name, "shift"), shift)
             product = module.graph.call_function(aten.mul.Tensor, (x, s))
             total = module.graph.call_function(aten.add.Tensor, (product, b), {"alpha": 1})
         for new in (product, total):

@@ -7,7 +7,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from ..capture import mutates
-from ..tensors import attribute, new_attribute
+from ..tensors import attribute, new_attribute, own_path
 
 # A constant may grow (a bias table gathered into a matrix), but not without bound.
 LARGEST_GROWTH = 16
@@ -41,7 +41,7 @@ def fold_constants(module: fx.GraphModule) -> None:
 
 def _replace(module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
     with module.graph.inserting_before(node):
-        new = new_attribute(module, f"constants.{node.name}", value.contiguous())
+        new = new_attribute(module, own_path("constants", node.name), value.contiguous())
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import attribute, new_attribute
+from ..tensors import attribute, new_attribute, own_path
 from .emitter import Emitter
 
 aten = torch.ops.aten
@@ -91,7 +91,8 @@ class Part:
         for kind, whole in zip(("weight", "bias"), self.linear.args[1:], strict=False):
             if whole is not None:
                 value = attribute(self.module, whole.target)[labels]
-                whole = new_attribute(self.module, f"constants.{self.leaf.name}.{kind}", value)
+                path = own_path("parts", self.leaf.name, kind)
+                whole = new_attribute(self.module, path, value)
             args.append(whole)
         val = self.linear.meta["val"][..., : len(labels)]
         return self.emit.node(aten.linear.default, tuple(args), {}, val)

@@ -11,7 +11,7 @@ aten = torch.ops.aten
 
 
 def one_spelling(module: fx.GraphModule) -> None:
-    """x * sigmoid(x) -> silu(x), as many models write it; relu6(x) -> hardtanh(x, 0, 6).
+    """x * sigmoid(x) -> silu(x); relu6(x) -> hardtanh(x, 0, 6); addmm -> linear.
 
     The zeros that an average pool pads with and counts are padded before it: engines that pool
     integers would pad with the integer 0, which is not the number 0.
@@ -19,6 +19,11 @@ def one_spelling(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target is aten.mul.Tensor and (x := _gated_by_itself(node)) is not None:
             node.target, node.args = aten.silu.default, (x,)
+        elif node.target is aten.addmm.default and _is_linear(node):
+            bias, x, weight = node.args[:3]
+            with module.graph.inserting_before(node):
+                transposed = Emitter(module.graph, node)(aten.t.default, weight)
+            node.target, node.args, node.kwargs = aten.linear.default, (x, transposed, bias), {}
         elif node.target is aten.relu6.default:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
         elif node.target in AVERAGES and node.args[5] and any(_each(node.args[3])):
@@ -27,6 +32,13 @@ def one_spelling(module: fx.GraphModule) -> None:
                 emit = Emitter(module.graph, node)
                 padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
             node.args = (padded, *node.args[1:3], [0] * (len(pads) // 2), *node.args[4:])
+
+
+def _is_linear(addmm: fx.Node) -> bool:
+    """Whether it is bias + x @ weight, with constants for both."""
+    constants = all(addmm.args[i].op == "get_attr" for i in (0, 2))
+    scales = (addmm.kwargs.get("beta", 1), addmm.kwargs.get("alpha", 1))
+    return constants and scales == (1, 1) and addmm.args[0].meta["val"].dim() == 1
 
 
 AVERAGES = {aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default}
