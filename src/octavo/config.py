@@ -15,8 +15,10 @@ class Config:
 
     observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" or
         "mse" (least squared error over a histogram).
-    keep_float: sites that stay float: each entry a module path with * and ? ("head.*"), an
-        operator ("conv2d") or a site's name in the report. One that matches nothing is an error.
+    keep_float: sites that stay float: each entry a module path ("head", "blocks.*.mlp"; all that
+        is inside it), a module type (`nn.LayerNorm` or "LayerNorm"), an operator ("conv2d"), a
+        regular expression ("re:layer[34].*"), or a site's name or number in the report. One that
+        matches nothing is an error.
     min_sqnr: in dB; while the outputs' signal to noise ratio on calibration data is lower, sites
         are turned float, worst first, with a warning. 0 turns the guard off.
     measure_samples: calibration samples kept to measure SQNR on.
@@ -26,7 +28,7 @@ class Config:
     """
 
     observer: str = "minmax"
-    keep_float: tuple[str, ...] = ()
+    keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
     measure_samples: int = 8
 
@@ -34,9 +36,10 @@ class Config:
         if self.observer not in OBSERVERS:
             known = ", ".join(map(repr, OBSERVERS))
             raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
-        if isinstance(self.keep_float, str):
+        if isinstance(self.keep_float, str | int | type):
             raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
-        object.__setattr__(self, "keep_float", tuple(self.keep_float))
+        entries = (e.__name__ if isinstance(e, type) else e for e in self.keep_float)
+        object.__setattr__(self, "keep_float", tuple(entries))
         if self.measure_samples < 1:
             raise ConfigError(f"measure_samples={self.measure_samples}: at least 1 is needed")
 

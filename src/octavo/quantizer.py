@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .calibrate import Calibrator, Watch, describe, operator_name
-from .capture import Call, Signature, capture, module_path
+from .calibrate import Calibrator, Watch, describe
+from .capture import Call, Signature, capture
 from .config import Config
 from .convert import Conversion
-from .errors import CaptureError, ConfigError, ConversionError, DataError
+from .errors import CaptureError, ConversionError, DataError
 from .observers import make_observer
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .qparams import ACTIVATION, QParams, QSpec
 from .rules import PassThrough, Rule
+from .selection import select
 from .tidy import tidy
 from .work import WORK, multiply_adds
 
@@ -141,24 +141,11 @@ class Quantizer:
             if not isinstance(handler, Rule) or type(handler).observe is not Rule.observe:
                 self.watches.setdefault(name, []).insert(0, handler.observe)
 
-    def _keep_float(self, entries: tuple[str, ...]) -> None:
+    def _keep_float(self, entries: tuple[str | int, ...]) -> None:
         """Turn float what `Config.keep_float` names; ConfigError for one that names nothing."""
-        names = {
-            root: {root} | {operator_name(n) for n in nodes} | {module_path(n) for n in nodes}
-            for root, nodes in self.covered.items()
-        }
         for entry in entries:
-            found = [
-                r for r, known in names.items() if any(fnmatch.fnmatch(k, entry) for k in known)
-            ]
-            if not found:
-                known = sorted({k for ks in names.values() for k in ks if k})
-                raise ConfigError(
-                    f"keep_float={entry!r} matches no site. Module paths, operators and names "
-                    f"here: {', '.join(known[:40])}"
-                )
-            for root in found:
-                self.float_reasons[root] = f"keep_float={entry!r}"
+            for site in select(entry, self.covered):
+                self.float_reasons[site] = f"keep_float={entry!r}"
 
     def _find_convolutional(self) -> None:
         """Which values are a convolution's output, passed on (see `Rule.convolutional`)."""

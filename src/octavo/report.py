@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class Row:
     """One operator, or several that became one.
 
+    site: its number, for `Config.keep_float`; None for an operator without a rule.
     sqnr: dB against float on calibration data, of what this site computes in the quantized model
         (what came in from before it included, its own output's rounding not); None where it was
         not measured.
@@ -36,6 +37,7 @@ class Row:
     multiply_adds: per sample.
     """
 
+    site: int | None
     path: str
     name: str
     operator: str
@@ -91,6 +93,7 @@ class Report:
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
         )
+        table.add_column("#", justify="right")
         for column in ("module", "operator", "as"):
             table.add_column(column, overflow="fold")
         for column in ("bits w/a", "range", "SQNR dB", "parameters", "bytes"):
@@ -102,7 +105,10 @@ class Report:
             kind = r.precision + (f": {r.reason}" if r.reason else "")
             parameters = f"{r.parameters:,}" if r.parameters else ""
             noise = "" if r.sqnr is None else _number(r.sqnr)
-            table.add_row(r.path or r.name, r.operator, kind, bits, span, noise, parameters, size)
+            number = "" if r.site is None else str(r.site)
+            table.add_row(
+                number, r.path or r.name, r.operator, kind, bits, span, noise, parameters, size
+            )
         return table
 
     def __str__(self) -> str:
@@ -183,6 +189,7 @@ def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
     before = sum(t.numel() * t.element_size() for t in sizes.values())
     saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
     return Row(
+        site=list(quantizer.covered).index(node.name) if node.name in quantizer.covered else None,
         path=module_path(nodes[0]),
         name=node.name,
         operator=" + ".join(operator_name(n) for n in nodes),

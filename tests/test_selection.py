@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from octavo import Config, ConfigError
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.down(self.norm(self.up(x)).relu())
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(8, 8)
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def kept(*entries):
+    """Paths of the linear layers that the entries turn float."""
+    config = Config(keep_float=entries, min_sqnr=0)
+    q = octavo.quantize(Net(), torch.randn(16, 8), config=config)
+    rows = [r for r in q.report().rows if "linear" in r.operator]
+    return [r.path for r in rows if r.precision == "float"]
+
+
+ALL = ["stem", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down", "head"]
+
+
+@pytest.mark.parametrize(
+    "entry, expected",
+    [
+        ("head", ["head"]),
+        ("blocks.*.up", ["blocks.0.up", "blocks.1.up"]),
+        ("blocks.1", ["blocks.1.up", "blocks.1.down"]),
+        ("linear", ALL),
+        ("Block", ALL[1:5]),
+        (Block, ALL[1:5]),
+        (nn.Linear, ALL),
+        ("re:(stem|head)", ["stem", "head"]),
+        (0, ["stem"]),
+        ("linear_1", ["blocks.0.up"]),
+    ],
+)
+def test_an_entry_names_sites(entry, expected):
+    assert kept(entry) == expected
+
+
+def test_numbers_are_those_of_the_report():
+    q = octavo.quantize(Net(), torch.randn(16, 8))
+    number = next(r.site for r in q.report().rows if r.path == "blocks.1.down")
+    assert kept(number) == ["blocks.1.down"]
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ("heads", "matches no site. Near names here: head"),
+        ("blocks.2.up", "blocks.1.up"),
+        (nn.Conv2d, "keep_float='Conv2d' matches no site"),
+        ("re:heed", "head"),
+        ("re:(", "is no regular expression"),
+        (99, "numbered 0 to"),
+        (-1, "numbered 0 to"),
+    ],
+)
+def test_an_entry_that_names_nothing_is_an_error(entry, message):
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        kept(entry)
+
+
+def test_a_config_with_types_goes_to_json_and_back():
+    config = Config(keep_float=[nn.LayerNorm, "head", 3])
+    assert Config.from_json(config.to_json()) == config
