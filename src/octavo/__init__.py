@@ -21,6 +21,7 @@ from .errors import (
 )
 from .measure import sqnr
 from .model import QuantizedModel
+from .parts import QuantizedParts
 from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .quantize import quantize
 from .quantizer import DefaultQuant, Quantizer
@@ -47,6 +48,7 @@ __all__ = [
     "PassThrough",
     "PatternError",
     "QuantizedModel",
+    "QuantizedParts",
     "Quantizer",
     "Report",
     "Rule",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
 
 import torch
 from rich.console import Console
@@ -17,14 +17,37 @@ from .data import batch_size, calls, first_samples
 from .errors import OctavoError
 from .guard import convert_guarded
 from .model import QuantizedModel
+from .parts import QuantizedParts, quantize_parts
 from .quantizer import Quantizer
 from .report import make_report
 
 
+@overload
+def quantize(
+    model: nn.Module, data: Any, *, config: Config | None = ..., progress: bool = ...
+) -> QuantizedModel: ...
+
+
+@overload
+def quantize(
+    model: nn.Module,
+    data: Any,
+    *,
+    submodules: Sequence[str],
+    config: Config | None = ...,
+    progress: bool = ...,
+) -> QuantizedParts: ...
+
+
 @torch.no_grad()
 def quantize(
-    model: nn.Module, data: Any, *, config: Config | None = None, progress: bool = True
-) -> QuantizedModel:
+    model: nn.Module,
+    data: Any,
+    *,
+    submodules: Sequence[str] | None = None,
+    config: Config | None = None,
+    progress: bool = True,
+) -> QuantizedModel | QuantizedParts:
     """An int8 model from a trained float one and a few hundred samples.
 
     >>> import octavo, torch
@@ -41,6 +64,8 @@ def quantize(
         takes (the labels of a DataLoader) is ignored.
         Calls may be of any batch size. Another size (a sequence's length) may differ from call
         to call if it does in the first two batches, or if it is the length of token ids.
+    submodules: quantize only these, by path, each with the inputs it sees while the whole model
+        runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
     config: see `Config`.
     progress: show a bar on a terminal during calibration.
 
@@ -52,6 +77,9 @@ def quantize(
         raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
     config = config or Config()
     batches = calls(data, model)
+    if submodules is not None:
+        shown = _progress(batches, _length(data), progress)
+        return quantize_parts(model, submodules, shown, config)
     first = list(itertools.islice(batches, 2))
 
     quantizer = Quantizer(model, config=config)
