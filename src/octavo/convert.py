@@ -74,7 +74,11 @@ class Conversion:
         """Copy a node as it is, reading float."""
         if node.op == "get_attr" and self.exported:
             value = attribute(self.quantizer.module, node.target)
-            self.env[node.name] = self.tensor(str(node.target), value)
+            if isinstance(value, nn.Module):  # a region of the graph that is run as it is
+                self.root.add_module(str(node.target), value)
+                self.env[node.name] = self.graph.node_copy(node)
+            else:
+                self.env[node.name] = self.tensor(str(node.target), value)
         else:
             self.env[node.name] = self.graph.node_copy(node, self.load_float)
         return self.env[node.name]

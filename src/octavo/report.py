@@ -185,7 +185,8 @@ def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
     qparams = quantizer.qparams_of(node)
     low, high = qparams.range if qparams else (None, None)
     constants = [i for n in nodes for i in n.all_input_nodes if i.op == "get_attr"]
-    sizes = {i: attribute(quantizer.module, i.target) for i in constants}
+    values = {i: attribute(quantizer.module, i.target) for i in constants}
+    sizes = {i: v for i, v in values.items() if isinstance(v, torch.Tensor)}
     before = sum(t.numel() * t.element_size() for t in sizes.values())
     saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
     return Row(

@@ -8,6 +8,7 @@ table goes as a whole through OpenVINO's PyTorch frontend.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -118,15 +119,25 @@ class CompiledModel:
         with self.lock:
             if shapes in self.by_shape:
                 return self.by_shape[shapes]
-            fixed = len(self.by_shape) < self.shapes
-            key = shapes if fixed else None
-            if key not in self.by_shape:
+            if len(self.by_shape) < self.shapes:
                 model = self.model.clone()
-                if fixed:
-                    outputs = [p.output(0) for p in model.get_parameters()]
+                outputs = [p.output(0) for p in model.get_parameters()]
+                with contextlib.suppress(RuntimeError):  # some models compile for any shape only
                     model.reshape(dict(zip(outputs, shapes, strict=True)))
-                self.by_shape[key] = self.core.compile_model(model, "CPU", self.settings)
-            return self.by_shape[key]
+                    self.by_shape[shapes] = self._compile(model)
+                    return self.by_shape[shapes]
+            if None not in self.by_shape:
+                try:
+                    self.by_shape[None] = self._compile(self.model.clone())
+                except RuntimeError as e:
+                    raise EngineError(
+                        f"OpenVINO cannot compile this model for inputs of shapes {shapes}: {e}\n"
+                        "Run it with compile('reference')"
+                    ) from e
+            return self.by_shape[None]
+
+    def _compile(self, model: openvino.Model) -> Any:
+        return self.core.compile_model(model, "CPU", self.settings)
 
 
 class _Request:

@@ -15,10 +15,12 @@ from .constants import fold_constants
 from .einsum import einsum_to_matmul
 from .functional import functional
 from .identity import remove_identities
+from .inline import inline_regions
 from .packed import split_packed_linears
 from .spelling import one_spelling
 
 REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
+    inline_regions,
     functional,
     expand_attention,
     einsum_to_matmul,
