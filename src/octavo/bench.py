@@ -74,11 +74,11 @@ def _call(data: Any, model: nn.Module) -> Call:
     return next(calls(data, model))
 
 
-def random_call(signature: Signature, batch: int) -> Call:
-    """Inputs of the shapes and types a model was captured with."""
+def random_call(signature: Signature, batch: int, length: int = 128) -> Call:
+    """Inputs of the shapes and types a model was captured with, free sizes of `length`."""
     tensors: list[Tensor] = []
     for dtype, shape in signature.inputs:
-        size = [batch if d is None else d for d in shape]
+        size = [(length if i else batch) if d is None else d for i, d in enumerate(shape)]
         kind = getattr(torch, dtype)
         is_float = kind.is_floating_point
         tensors.append(torch.rand(size).to(kind) if is_float else torch.zeros(size, dtype=kind))

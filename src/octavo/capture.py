@@ -193,7 +193,10 @@ def _export(
     """
     first: Exception | None = None
     alike = [o for o in others if _structures(o) == _structures(arguments)]
-    for double, free in ((True, _free), (True, _free_batch), (False, _free_batch), (False, None)):
+    tensors = [t for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
+    tokens = {t.shape[1] for t in tensors if t.dim() == 2 and not t.is_floating_point()} - {1}
+    most = functools.partial(_free, tokens)
+    for double, free in ((True, most), (True, _free_batch), (False, _free_batch), (False, None)):
         values = pytree.tree_map_only(Tensor, _doubled, arguments) if double else arguments
         shapes = pytree.tree_map(free, arguments, *alike) if free else None
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
@@ -221,13 +224,13 @@ def _free_batch(leaf: Any, *others: Any) -> Any:
     return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
 
 
-def _free(leaf: Any, *others: Any) -> Any:
-    """The batch, what differs, and the length of token ids and of masks over them."""
+def _free(tokens: set[int], leaf: Any, *others: Any) -> Any:
+    """The batch, what differs, and the length of token ids or masks wherever it is the second."""
     if not isinstance(leaf, Tensor) or not leaf.dim():
         return None
     differ = {d for o in others for d in range(leaf.dim()) if o.shape[d] != leaf.shape[d]}
-    tokens = {1} if leaf.dim() == 2 and not leaf.is_floating_point() and len(leaf[0]) > 1 else set()
-    return dict.fromkeys({0} | differ | tokens, Dim.AUTO)
+    length = {1} if leaf.dim() > 1 and leaf.shape[1] in tokens else set()
+    return dict.fromkeys({0} | differ | length, Dim.AUTO)
 
 
 @contextlib.contextmanager
