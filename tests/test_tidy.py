@@ -216,3 +216,16 @@ def test_a_region_without_autocast_is_part_of_the_whole(enabled):
     quantized = octavo.quantize(net, x)
     for run in (quantized, *([] if enabled else [quantized.compile()])):
         assert octavo.sqnr(net(x), run(x)) > 25
+
+
+def test_a_mask_made_of_known_sizes_is_a_constant():
+    class Windows(nn.Module):
+        def forward(self, x):
+            mask = x.new_zeros((4, 4))
+            mask[:2, 2:] = 1
+            return x + mask.masked_fill(mask != 0, -5.0)
+
+    net, x = Windows(), torch.randn(3, 4, 4)
+    graph = tidy(capture(net, (x,))[0])
+    assert len([n for n in graph.graph.nodes if n.op == "call_function"]) == 1
+    torch.testing.assert_close(graph(x)[0], net(x))

@@ -194,6 +194,13 @@ def _getitem(values, index):
     return values[index]
 
 
+@lowers("roll")
+def _roll(x, shifts, dims=()):
+    if not dims:
+        raise Unsupported("roll of the flattened tensor")
+    return ov.roll(x, ints(shifts), ints(list(each(dims, 1))))
+
+
 @lowers("pixel_shuffle")
 def _pixel_shuffle(x, factor):
     return ov.depth_to_space(x, "depth_first", factor)

@@ -9,9 +9,15 @@ from torch._ops import OpOverload
 from ..capture import mutates
 from ..tensors import attribute, new_attribute, own_path
 
+aten = torch.ops.aten
+
 # A constant may grow (a bias table gathered into a matrix), but not without bound.
 LARGEST_GROWTH = 16
 ALWAYS_FINE = 1 << 16
+
+
+# These read only the type of their first argument; masks of shifted windows start like this.
+FACTORIES = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
 
 
 def fold_constants(module: fx.GraphModule) -> None:
@@ -25,9 +31,12 @@ def fold_constants(module: fx.GraphModule) -> None:
         inputs = node.all_input_nodes
         if not (isinstance(node.target, OpOverload) and _is_pure(node)):
             continue
-        if any(n.op != "get_attr" or n.target in state for n in inputs):
+        if node.target in FACTORIES and inputs == [node.args[0]]:
+            values = {node.args[0]: torch.empty(0, dtype=node.args[0].meta["val"].dtype)}
+        elif any(n.op != "get_attr" or n.target in state for n in inputs):
             continue
-        values = {n: attribute(module, n.target) for n in inputs}
+        else:
+            values = {n: attribute(module, n.target) for n in inputs}
         with torch.no_grad():
             args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
             result = node.target(*args, **kwargs)
