@@ -85,5 +85,5 @@ def _warn(quantizer: Quantizer, turned: Sequence[str], before: Noise, after: Noi
         f"{len(turned)} of its sites float it has {after.sqnr:.1f} dB: {', '.join(paths)}. "
         "The report lists them; more or better calibration data may make this unnecessary",
         CollapseWarning,
-        stacklevel=5,  # the call of quantize, past its no_grad
+        stacklevel=6,  # the call of quantize, past its no_grad
     )

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from .capture import Call
 from .config import Config
-from .data import batch_size, first_samples
 from .errors import ConfigError, DataError, OctavoError
-from .guard import convert_guarded
 from .model import QuantizedModel
 from .quantizer import Quantizer
-from .report import Report, make_report
+from .report import Report
+from .stages import Calibration
 
 
 class QuantizedParts(nn.Module):
@@ -100,15 +99,14 @@ class _Watcher:
     def __init__(self, path: str, module: nn.Module, config: Config) -> None:
         self.path, self.module = path, module
         self.quantizer = Quantizer(module, config=config)
+        self.calibration = Calibration(self.quantizer)
         self.waiting: list[Call] = []  # the first two calls, to see which sizes vary
-        self.samples: list[list[Tensor]] = []
-        self.room = config.measure_samples
         self.hook = module.register_forward_pre_hook(self.see, with_kwargs=True)
 
     def see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take one call of the part into account."""
         if hasattr(self.quantizer, "graph"):
-            self.observe((args, kwargs))
+            self.calibration.observe((args, kwargs))
             return
         self.waiting.append(pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs)))
         if len(self.waiting) == 2:
@@ -123,15 +121,7 @@ class _Watcher:
             raise type(e)(f"submodule {self.path!r}: {e}") from e
         self.hook = self.module.register_forward_pre_hook(self.see, with_kwargs=True)
         for call in self.waiting:
-            self.observe(call)
-
-    def observe(self, call: Call) -> None:
-        """Show one call to the observers, and keep its first samples to measure on."""
-        self.quantizer.observe(*call[0], **call[1])
-        if self.room > 0 and self.quantizer.signature is not None:
-            some = first_samples(call, self.room)
-            self.room -= batch_size(some)
-            self.samples.append(self.quantizer.signature.flatten(*some))
+            self.calibration.observe(call)
 
     def finish(self) -> QuantizedModel:
         """The quantized part."""
@@ -140,7 +130,4 @@ class _Watcher:
         if not hasattr(self.quantizer, "graph"):
             self.start()
         self.hook.remove()
-        quantized, noises, output = convert_guarded(self.quantizer, self.samples)
-        report = make_report(self.quantizer, self.module, quantized, noises, output)
-        assert self.quantizer.signature is not None
-        return QuantizedModel(quantized, self.quantizer.signature, self.quantizer.config, report)
+        return self.calibration.finish()

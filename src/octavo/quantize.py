@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from .capture import Call
 from .config import Config
-from .data import batch_size, calls, first_samples
+from .data import calls
 from .errors import OctavoError
-from .guard import convert_guarded
 from .model import QuantizedModel
 from .parts import QuantizedParts, quantize_parts
 from .quantizer import Quantizer
-from .report import make_report
+from .stages import Calibration
 
 
 @overload
@@ -84,27 +83,10 @@ def quantize(
 
     quantizer = Quantizer(model, config=config)
     quantizer.capture(*first)  # capture, tidy, match
-    samples = observe(quantizer, itertools.chain(first, batches), _length(data), progress)
-    quantized, noises, output = convert_guarded(quantizer, samples)
-    report = make_report(quantizer, model, quantized, noises, output)
-    assert quantizer.signature is not None
-    return QuantizedModel(quantized, quantizer.signature, config, report)
-
-
-def observe(
-    quantizer: Quantizer, batches: Iterable[Call], total: int | None, progress: bool
-) -> list[list[Tensor]]:
-    """Run every batch past the observers; returns the first samples, to measure on."""
-    assert quantizer.signature is not None
-    kept: list[list[Tensor]] = []
-    room = quantizer.config.measure_samples
-    for args, kwargs in _progress(batches, total, progress):
-        quantizer.observe(*args, **kwargs)
-        if room > 0:
-            some = first_samples((args, kwargs), room)
-            room -= batch_size(some)
-            kept.append(quantizer.signature.flatten(*some))
-    return kept
+    calibration = Calibration(quantizer)
+    for call in _progress(itertools.chain(first, batches), _length(data), progress):
+        calibration.observe(call)
+    return calibration.finish()  # convert, guard, report
 
 
 def _length(data: Any) -> int | None:
