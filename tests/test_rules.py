@@ -147,6 +147,7 @@ THROUGH = {
     "split": lam(lambda x: x.split(3, dim=2)[1]),
     "chunk": lam(lambda x: x.chunk(2, dim=3)[0]),
     "squeeze": lam(lambda x: x.unsqueeze(1).squeeze(1)),
+    "roll": lam(lambda x: x.roll((1, -2), (2, 3))),
     "expand": lam(lambda x: x[:, :, :1].expand(-1, -1, 5, -1)),
     "pixel_shuffle": lam(lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2)),
     "unbind": lam(lambda x: torch.stack(x.unbind(2)[:2], 2).reshape(x.shape[0], 8, 2, 8)),
@@ -170,6 +171,7 @@ def test_integers_pass_through(kind):
 AVERAGES = {
     "avg_pool2d": nn.AvgPool2d(2),
     "avg_pool2d counting its padding": nn.AvgPool2d(3, 2, 1),
+    "avg_pool2d one padding for all": lam(lambda x: torch._C._nn.avg_pool2d(x, [3], [2], [1])),
     "avg_pool2d of all sorts": nn.AvgPool2d((3, 2), 2, (1, 0), ceil_mode=True),
     "avg_pool2d padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d(1),

@@ -32,7 +32,8 @@ def fold_constants(module: fx.GraphModule) -> None:
         if not (isinstance(node.target, OpOverload) and _is_pure(node)):
             continue
         if node.target in FACTORIES and inputs == [node.args[0]]:
-            values = {node.args[0]: torch.empty(0, dtype=node.args[0].meta["val"].dtype)}
+            like = node.args[0].meta["val"]
+            values = {node.args[0]: torch.empty(0, dtype=like.dtype, device=like.device)}
         elif any(n.op != "get_attr" or n.target in state for n in inputs):
             continue
         else:

@@ -26,12 +26,14 @@ def one_spelling(module: fx.GraphModule) -> None:
             node.target, node.args, node.kwargs = aten.linear.default, (x, transposed, bias), {}
         elif node.target is aten.relu6.default:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
-        elif node.target in AVERAGES and node.args[5] and any(_each(node.args[3])):
-            pads = [p for p in _each(node.args[3])[::-1] for _ in range(2)]
+        elif node.target in AVERAGES and node.args[5] and any(node.args[3]):
+            spatial, padding = AVERAGES[node.target], node.args[3]
+            each = padding if len(padding) == spatial else list(padding) * spatial
+            pads = [p for p in each[::-1] for _ in range(2)]
             with module.graph.inserting_before(node):
                 emit = Emitter(module.graph, node)
                 padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
-            node.args = (padded, *node.args[1:3], [0] * (len(pads) // 2), *node.args[4:])
+            node.args = (padded, *node.args[1:3], [0] * spatial, *node.args[4:])
 
 
 def _is_linear(addmm: fx.Node) -> bool:
@@ -41,11 +43,8 @@ def _is_linear(addmm: fx.Node) -> bool:
     return constants and scales == (1, 1) and addmm.args[0].meta["val"].dim() == 1
 
 
-AVERAGES = {aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default}
-
-
-def _each(value: Any) -> list[int]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+# operator -> spatial dimensions
+AVERAGES = {aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2, aten.avg_pool3d.default: 3}
 
 
 def _gated_by_itself(node: fx.Node) -> Any:
