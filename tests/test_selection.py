@@ -68,7 +68,7 @@ def test_numbers_are_those_of_the_report():
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ("heads", "matches no site. Near names here: head"),
+        ("heads", "matches no site. Near names: head"),
         ("blocks.2.up", "blocks.1.up"),
         (nn.Conv2d, "keep_float='Conv2d' matches no site"),
         ("re:heed", "head"),

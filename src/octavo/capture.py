@@ -191,14 +191,16 @@ def _export(
 
     A batch of 1 is doubled, since 1 would be specialised.
     """
-    first: Exception | None = None
     alike = [o for o in others if _structures(o) == _structures(arguments)]
     tensors = [t for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
     tokens = {t.shape[1] for t in tensors if t.dim() == 2 and not t.is_floating_point()} - {1}
-    most = functools.partial(_free, tokens)
-    for double, free in ((True, most), (True, _free_batch), (False, _free_batch), (False, None)):
-        values = pytree.tree_map_only(Tensor, _doubled, arguments) if double else arguments
-        shapes = pytree.tree_map(free, arguments, *alike) if free else None
+    widest = pytree.tree_map(functools.partial(_free, tokens), arguments, *alike)
+    batch = pytree.tree_map(_free_batch, arguments)
+    doubled = pytree.tree_map_only(Tensor, _doubled, arguments)
+    attempts = [(doubled, widest)] if widest != batch else []
+    attempts += [(doubled, batch), (arguments, batch), (arguments, None)]
+    first: Exception | None = None
+    for values, shapes in attempts:
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
             with torch.no_grad(), _quiet():
@@ -220,7 +222,7 @@ def _structures(arguments: dict[str, Any]) -> Any:
     return spec, [leaf.dim() if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
 
 
-def _free_batch(leaf: Any, *others: Any) -> Any:
+def _free_batch(leaf: Any) -> Any:
     return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
 
 
@@ -322,9 +324,17 @@ def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
     return module
 
 
+def module_stack(node: fx.Node) -> list[tuple[str, str]]:
+    """Path and name of the type of each module a node is in, outermost first."""
+    found = []
+    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+        name = kind if isinstance(kind, str) else kind.__name__
+        found.append((path.split("@")[0].removeprefix("L['self']."), name.rpartition(".")[2]))
+    return found
+
+
 def module_path(node: fx.Node) -> str:
     """Dotted path of the module a node came from: "layer1.0.conv1", "" for the model itself."""
-    stack = node.meta.get("nn_module_stack") or {}
-    for path, _ in reversed(stack.values()):
-        return path.split("@")[0].removeprefix("L['self'].")
+    for path, _ in reversed(module_stack(node)):
+        return path
     return str(node.target) if node.op == "call_module" else ""

@@ -1,5 +1,8 @@
 """The exceptions Octavo raises: `except octavo.OctavoError` catches them all."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class OctavoError(Exception):
     """Base of every error Octavo raises on purpose; the message says what to do."""
@@ -35,3 +38,11 @@ class FormatError(OctavoError):
 
 class CollapseWarning(UserWarning):
     """Quantized sites were turned float because the output had lost too much accuracy."""
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """For a message about a name that is not known: the nearest, and what there is."""
+    everything = sorted(known)
+    near = difflib.get_close_matches(name, everything, 8, 0.4)
+    there = f"There are: {', '.join(everything[:40])}"
+    return f"Near names: {', '.join(near)}. {there}" if near else there

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from .capture import Call
 from .config import Config
-from .errors import ConfigError, DataError, OctavoError
+from .errors import ConfigError, DataError, OctavoError, near_names
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import Report
@@ -85,8 +84,7 @@ def quantize_parts(
 def _submodule(model: nn.Module, path: str, paths: Sequence[str]) -> nn.Module:
     known = [name for name, _ in model.named_modules() if name]
     if path not in known:
-        near = difflib.get_close_matches(path, known, 8, 0.4) or known[:40]
-        raise ConfigError(f"submodules: there is no {path!r}. Near names: {', '.join(near)}")
+        raise ConfigError(f"submodules: there is no {path!r}. {near_names(path, known)}")
     outer = [p for p in paths if path.startswith(f"{p}.")]
     if outer:
         raise ConfigError(f"submodules: {path!r} lies in {outer[0]!r}, which is listed as well")

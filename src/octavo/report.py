@@ -155,12 +155,14 @@ def make_report(
 ) -> Report:
     """Describe a finished quantization, in graph order."""
     rows = []
+    numbers = {name: i for i, name in enumerate(quantizer.covered)}
     for node in quantizer.graph.nodes:
         root, _ = quantizer.matches.get(node.name, (node, None))
         if root is node and _is_work(node):
             noise = noises.get(node.name)
             measured = noise is not None and noise.signal + noise.noise > 0
-            rows.append(_row(quantizer, node, noise.sqnr if noise and measured else None))
+            sqnr = noise.sqnr if noise and measured else None
+            rows.append(_row(quantizer, node, numbers.get(node.name), sqnr))
     return Report(tuple(rows), output.sqnr, tensor_bytes(model), tensor_bytes(quantized))
 
 
@@ -176,7 +178,7 @@ def _tensors(nodes: list[fx.Node]) -> bool:
     return any(isinstance(v, torch.Tensor) for v in values)
 
 
-def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
+def _row(quantizer: Quantizer, node: fx.Node, site: int | None, sqnr: float | None) -> Row:
     nodes = quantizer.covered.get(node.name, [node])
     precision, reason = verdict(quantizer, node)
     rule = quantizer.rule_of(node)
@@ -190,7 +192,7 @@ def _row(quantizer: Quantizer, node: fx.Node, sqnr: float | None) -> Row:
     before = sum(t.numel() * t.element_size() for t in sizes.values())
     saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
     return Row(
-        site=list(quantizer.covered).index(node.name) if node.name in quantizer.covered else None,
+        site=site,
         path=module_path(nodes[0]),
         name=node.name,
         operator=" + ".join(operator_name(n) for n in nodes),

@@ -1,6 +1,5 @@
 """Which sites an entry of `Config.keep_float` names."""
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import fx
 
 from .calibrate import operator_name
-from .errors import ConfigError
+from .capture import module_stack
+from .errors import ConfigError, near_names
 
 Sites = Mapping[str, Sequence[fx.Node]]  # site's name -> the nodes it covers
 
@@ -27,12 +27,11 @@ def select(entry: str | int, sites: Sites) -> list[str]:
     names = {site: {site}.union(*map(_names, nodes)) for site, nodes in sites.items()}
     found = [site for site, known in names.items() if any(_fits(entry, k) for k in known)]
     if not found:
-        everything = sorted(set().union(*names.values()) - {""})
-        near = difflib.get_close_matches(entry.removeprefix("re:"), everything, 8, 0.4)
+        near = near_names(entry.removeprefix("re:"), set().union(*names.values()))
         raise ConfigError(
-            f"keep_float={entry!r} matches no site. Near names here: "
-            f"{', '.join(near or everything[:40])}. Entries are module paths or types, operators, "
-            "names of sites (* and ? allowed), regular expressions (re:...) or numbers of sites"
+            f"keep_float={entry!r} matches no site. {near}. "
+            "Entries are module paths or types, operators, names of sites (* and ? allowed), "
+            "regular expressions (re:...) or numbers of sites"
         )
     return found
 
@@ -49,9 +48,8 @@ def _fits(entry: str, name: str) -> bool:
 def _names(node: fx.Node) -> set[str]:
     """A node's operator, and the path and type of every module it is in."""
     names = {operator_name(node)}
-    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
-        kind = kind if isinstance(kind, str) else kind.__name__
-        names |= {path.split("@")[0].removeprefix("L['self']."), kind.rpartition(".")[2]}
+    for path, kind in module_stack(node):
+        names |= {path, kind}
     if node.op == "call_module":
         names.add(str(node.target))
     return names - {""}

@@ -8,7 +8,6 @@ table goes as a whole through OpenVINO's PyTorch frontend.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -117,26 +116,28 @@ class CompiledModel:
     def compiled(self, shapes: tuple) -> Any:
         """The openvino.CompiledModel for input shapes; one for any shape beyond `shapes` many."""
         with self.lock:
-            if shapes in self.by_shape:
-                return self.by_shape[shapes]
-            if len(self.by_shape) < self.shapes:
-                model = self.model.clone()
-                outputs = [p.output(0) for p in model.get_parameters()]
-                with contextlib.suppress(RuntimeError):  # some models compile for any shape only
-                    model.reshape(dict(zip(outputs, shapes, strict=True)))
-                    self.by_shape[shapes] = self._compile(model)
-                    return self.by_shape[shapes]
-            if None not in self.by_shape:
+            if shapes not in self.by_shape and len(self.by_shape) < self.shapes:
                 try:
-                    self.by_shape[None] = self._compile(self.model.clone())
-                except RuntimeError as e:
-                    raise EngineError(
-                        f"OpenVINO cannot compile this model for inputs of shapes {shapes}: {e}\n"
-                        "Run it with compile('reference')"
-                    ) from e
-            return self.by_shape[None]
+                    self.by_shape[shapes] = self._compile(shapes)
+                except RuntimeError:  # some models compile for any shape only
+                    self.by_shape[shapes] = self._any_shape()
+            return self.by_shape[shapes] if shapes in self.by_shape else self._any_shape()
 
-    def _compile(self, model: openvino.Model) -> Any:
+    def _any_shape(self) -> Any:
+        if None not in self.by_shape:
+            try:
+                self.by_shape[None] = self._compile(None)
+            except RuntimeError as e:
+                raise EngineError(
+                    f"OpenVINO cannot compile this model: {e}\nRun it with compile('reference')"
+                ) from e
+        return self.by_shape[None]
+
+    def _compile(self, shapes: tuple | None) -> Any:
+        model = self.model.clone()
+        if shapes is not None:
+            outputs = [p.output(0) for p in model.get_parameters()]
+            model.reshape(dict(zip(outputs, shapes, strict=True)))
         return self.core.compile_model(model, "CPU", self.settings)
 
 

@@ -1,16 +1,9 @@
 """Activations, fused where they follow a convolution or linear; what else is float between int8."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from torch import fx, nn
+from torch import nn
 
 from ..patterns import Pattern, register_pattern
 from .base import FloatBetween
-
-if TYPE_CHECKING:
-    from ..quantizer import Quantizer
 
 # Engines apply these to a sum before it leaves the registers.
 FUSED: tuple[Pattern, ...] = (
@@ -33,10 +26,7 @@ class Recurrent(FloatBetween):
     """Rounding would add up in the state from step to step: float."""
 
     convolutional = False
-
-    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
-        super().__init__(quantizer, node)
-        self.reason = "its state adds up rounding from step to step"
+    float_reason = "its state adds up rounding from step to step"
 
 
 for _activation in FUSED:

@@ -94,10 +94,11 @@ class FloatBetween(Rule):
     """Computed in float, between int8 neighbours: its output is quantized when one reads it."""
 
     precision = "float"
+    float_reason: ClassVar[str] = "between int8 operators"
 
     def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
         super().__init__(quantizer, node)
-        self.reason = "between int8 operators"
+        self.reason = self.float_reason
 
     def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
         """Nothing: it reads float."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from ..tensors import attribute, new_attribute, own_path
+from .emitter import Emitter
 
 aten = torch.ops.aten
 
@@ -115,10 +116,9 @@ def batch_norm_to_affine(module: fx.GraphModule) -> None:
         with module.graph.inserting_before(node):
             s = new_attribute(module, own_path("affine", node.name, "scale"), scale)
             b = new_attribute(module, own_path("affine", node.name, "shift"), shift)
-            product = module.graph.call_function(aten.mul.Tensor, (x, s))
-            total = module.graph.call_function(aten.add.Tensor, (product, b), {"alpha": 1})
-        for new in (product, total):
-            new.meta = {k: v for k, v in node.meta.items() if k != "val"} | {"val": x.meta["val"]}
+            emit = Emitter(module.graph, node)
+            product = emit.node(aten.mul.Tensor, (x, s), {}, x.meta["val"])
+            total = emit.node(aten.add.Tensor, (product, b), {"alpha": 1}, x.meta["val"])
         replace_output(node, total)
 
 
