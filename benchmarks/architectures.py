@@ -34,21 +34,10 @@ class Architecture:
 def settle(model: nn.Module, inputs: Inputs) -> nn.Module:
     """Give statistics to batch norms and weights to what is zero; see the module's docstring."""
     generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            nn.init.constant_(module.bias, 0.5)
-            module.momentum = None
     for name, p in model.named_parameters():
         if p.numel() > 1 and not name.endswith("bias") and p.abs().max() < 1e-3:
             p.copy_(0.02 * torch.randn(p.shape, generator=generator) + (0.2 if p.dim() == 1 else 0))
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()
-    for seed in range(3):
-        args, kwargs = inputs(4, seed)
-        model(*args, **kwargs)
-    return model.eval()
+    return peers.settle_batch_norms(model, (inputs(4, seed) for seed in range(3)))
 
 
 # ---- images
@@ -104,25 +93,25 @@ VISION = TINY | {"image_size": 64, "patch_size": 8}
 TEXT = TINY | {"vocab_size": 300}
 
 
-def tokens(batch: int, seed: int, length: int = 0, masked: bool = True, most: int = 300):
+def tokens(batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
     """Sentences of 24 tokens, or `length`, of which one ends early."""
     length, generator = length or 24, torch.Generator().manual_seed(seed)
-    ids = torch.randint(4, most, (batch, length), generator=generator)
+    ids = torch.randint(4, 300, (batch, length), generator=generator)
     mask = torch.ones_like(ids)
     mask[0, 2 * length // 3 :] = 0
-    return (), {"input_ids": ids} | ({"attention_mask": mask} if masked else {})
+    return (), {"input_ids": ids, "attention_mask": mask}
 
 
 def pixels(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
     return (), {"pixel_values": next(peers.images(batch, batch, seed, size))}
 
 
-def features(names: str, shape: tuple[int, ...], batch: int, seed: int, length: int = 0):
-    """Random values of a smooth kind under the given names."""
+def features(name: str, shape: tuple[int, ...], batch: int, seed: int, length: int = 0):
+    """Random values of a smooth kind under the given name."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [batch, *shape[:-1], length or shape[-1]]
     values = torch.randn(sizes, generator=generator).cumsum(-1) / shape[-1] ** 0.5
-    return (), dict.fromkeys(names.split(), values)
+    return (), {name: values}
 
 
 def both(batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
@@ -336,9 +325,9 @@ class Attention(nn.Module):
         return self.layer(x + y)
 
 
-def hand_made(kind: Callable[[], nn.Module], name: str, *shape: int, length: int = 0):
+def hand_made(kind: Callable[[], nn.Module], *shape: int, length: int = 0) -> Architecture:
     def inputs(batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-        return (features(name, shape, batch, seed, length)[1][name],), {}
+        return (features("x", shape, batch, seed, length)[1]["x"],), {}
 
     return Architecture(kind, inputs, length)
 
@@ -455,24 +444,23 @@ ARCHITECTURES |= {
     "transformers:Llama": of_transformers("LlamaForCausalLM", tokens, 40, **LLAMA),
     "transformers:T5Encoder": of_transformers("T5EncoderModel", tokens, 40, **T5),
     "UNet": Architecture(UNet, partial(image, 64)),
-    "temporal convolutions": hand_made(TemporalConvolutions, "x", 4, 64),
+    "temporal convolutions": hand_made(TemporalConvolutions, 4, 64),
     "3-d convolutions": hand_made(
         lambda: nn.Sequential(
             *(nn.Conv3d(1, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.MaxPool3d(2)),
             *(nn.Conv3d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten()),
             nn.Linear(16, 4),
         ),
-        "x",
         *(1, 16, 16, 16),
     ),
-    "LSTM": hand_made(partial(Recurrent, nn.LSTM), "x", 4, 20),
-    "bidirectional LSTM": hand_made(partial(Recurrent, nn.LSTM, True), "x", 4, 20),
-    "GRU": hand_made(partial(Recurrent, nn.GRU), "x", 4, 20),
+    "LSTM": hand_made(partial(Recurrent, nn.LSTM), 4, 20),
+    "bidirectional LSTM": hand_made(partial(Recurrent, nn.LSTM, True), 4, 20),
+    "GRU": hand_made(partial(Recurrent, nn.GRU), 4, 20),
     "LSTM cell with state": Architecture(Cells, with_state),
     "siamese": Architecture(Siamese, pair),
     "recommender": Architecture(Recommender, visits),
     "buffer updated": Architecture(Counter, partial(image, 32)),
-    "spectrogram": hand_made(Spectrum, "x", 512),
+    "spectrogram": hand_made(Spectrum, 512),
     "FNet": Architecture(Fourier, partial(sequence, 16)),
     "einsum attention": Architecture(Einsum, masked, 14),
     "MultiheadAttention": Architecture(Attention, masked, 14),

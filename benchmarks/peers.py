@@ -34,7 +34,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,26 +77,32 @@ def calibration_images(count: int) -> Iterator[Tensor]:
     return images(count, batch=8, seed=1)
 
 
+def settle_batch_norms(model: nn.Module, calls: Iterable[tuple[tuple, dict]]) -> nn.Module:
+    """Statistics from data, so that activations of random weights stay of one size.
+
+    The bias is positive, so that activations mostly pass: were half of each layer's values cut
+    off, noise would grow from layer to layer until little of the signal was left.
+    """
+    for module in model.eval().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.affine:
+                module.bias.fill_(0.5)
+            module.momentum = None  # the mean over all batches
+            module.train()
+    for args, kwargs in calls:
+        model(*args, **kwargs)
+    return model.eval()
+
+
 @torch.no_grad()
 def random_model(name: str) -> nn.Module:
-    """A torchvision model with random weights that behaves somewhat like a trained one.
-
-    Statistics of batch norms come from images, so that activations stay of one size. Their bias
-    is positive, so that activations mostly pass: were half of each layer's values cut off, noise
-    would grow from layer to layer until little of the signal was left.
-    """
+    """A torchvision model with random weights that behaves somewhat like a trained one."""
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.bias.fill_(0.5)
-            module.momentum = None  # the mean over all batches
-            module.train()
         if isinstance(module, nn.Linear) and not module.weight.any():  # the heads of transformers
             nn.init.normal_(module.weight, std=0.02)
-    for x in calibration_images(32):
-        model(x)
-    return model.eval()
+    return settle_batch_norms(model, (((x,), {}) for x in calibration_images(32)))
 
 
 def tiny_model() -> nn.Module:
