@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import octavo
 from octavo import DataError
-from octavo.data import batch_size, calls, first_samples
+from octavo.data import batch_size, calls, some_samples
 
 NET = nn.Linear(4, 2)
 
@@ -52,9 +52,9 @@ def test_a_split_tensor_is_batches_not_one_call():
     assert shapes(torch.rand(6, 4).split(2)) == [([(2, 4)], {})] * 3
 
 
-def test_first_samples():
+def test_some_samples():
     call = ((torch.arange(6).view(3, 2), torch.rand(5)), {"k": torch.rand(3)})
-    (a, b), kwargs = first_samples(call, 2)
+    (a, b), kwargs = some_samples(call, 0, 2)
     assert (a.tolist(), b.shape[0], kwargs["k"].shape[0]) == ([[0, 1], [2, 3]], 5, 2)
     assert batch_size(call) == 3
 

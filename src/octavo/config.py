@@ -21,7 +21,11 @@ class Config:
         matches nothing is an error.
     min_sqnr: in dB; while the outputs' signal to noise ratio on calibration data is lower, sites
         are turned float, worst first, with a warning. 0 turns the guard off.
-    measure_samples: calibration samples kept to measure SQNR on.
+    correct_biases: take back the shift that quantization gives each channel's mean, where that
+        raises the SQNR measured on other samples.
+    tune_samples: calibration samples kept for the methods that look at them again.
+    measure_samples: calibration samples kept to measure SQNR on; the ones tuned on are others,
+        if there are enough.
 
     >>> Config.from_json(Config(keep_float=("head.*",)).to_json()).keep_float
     ('head.*',)
@@ -30,6 +34,8 @@ class Config:
     observer: str = "minmax"
     keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
+    correct_biases: bool = True
+    tune_samples: int = 8
     measure_samples: int = 8
 
     def __post_init__(self) -> None:
@@ -40,8 +46,9 @@ class Config:
             raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
         entries = (e.__name__ if isinstance(e, type) else e for e in self.keep_float)
         object.__setattr__(self, "keep_float", tuple(entries))
-        if self.measure_samples < 1:
-            raise ConfigError(f"measure_samples={self.measure_samples}: at least 1 is needed")
+        for name in ("tune_samples", "measure_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed")
 
     def to_json(self) -> str:
         """As a JSON object."""

@@ -37,6 +37,7 @@ class Conversion:
         self.quant_env: dict[str, fx.Node] = {}
         self.grid_env: dict[str, fx.Node] = {}
         self.tensors: dict[str, fx.Node] = {}
+        self.copies: dict[fx.Node, fx.Node] = {}  # what a rule covers -> its copy
         self.computed: dict[str, fx.Node] = {}  # each site's value, before it is quantized
 
     def run(self) -> fx.GraphModule:
@@ -148,6 +149,7 @@ class Conversion:
 
         for covered in rule.nodes:
             local[covered] = self.graph.node_copy(covered, load)
+        self.copies |= local
         return local[rule.root]
 
     def on_integers(self, node: fx.Node) -> fx.Node:

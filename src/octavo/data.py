@@ -107,11 +107,11 @@ def batch_size(call: Call) -> int:
     return first.shape[0] if first.dim() else 1
 
 
-def first_samples(call: Call, count: int) -> Call:
-    """The call with only the first `count` of its samples; all of it where that is unclear."""
+def some_samples(call: Call, start: int, stop: int) -> Call:
+    """The call with only these of its samples; all of it where that is unclear."""
     size = batch_size(call)
 
     def cut(t: Tensor) -> Tensor:
-        return t[:count].clone() if t.dim() and t.shape[0] == size else t
+        return t[start:stop].clone() if t.dim() and t.shape[0] == size else t
 
     return pytree.tree_map_only(Tensor, cut, call)

@@ -3,55 +3,52 @@
 import warnings
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, fx
+from torch import fx
 
 from .capture import module_path
 from .errors import CollapseWarning
-from .measure import Noise, compare, output_noise
+from .measure import Noise, output_noise
 from .quantizer import Quantizer
+from .tune.steps import Batches, Converted, convert_tuned
 
-Measured = tuple[fx.GraphModule, dict[str, Noise], Noise]
 
-
-def convert_guarded(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> Measured:
-    """Convert, measure on `batches`, and turn sites float if the output's SQNR is too low.
+def convert_guarded(quantizer: Quantizer, tuning: Batches, measuring: Batches) -> Converted:
+    """Convert and tune, measure, and turn sites float if the output's SQNR is too low.
 
     Sites are ordered by the noise they add to what they read; of the worst, as few are turned
-    float as bisection finds to be enough. Returns the quantized graph, the noise of each site
-    and that of the output. Warns (CollapseWarning) of what it did.
+    float as bisection finds to be enough. Warns (CollapseWarning) of what it did.
     """
-    quantized = quantizer.quantize()
-    noises, output = compare(quantizer.module, quantized, quantizer.emitted(), batches)
-    if output.sqnr >= quantizer.config.min_sqnr:
-        return quantized, noises, output
-    order = _worst_first(quantizer, noises)
-    count = _fewest(quantizer, order, batches)
-    quantized = _with_float(quantizer, order[:count])
-    noises, after = compare(quantizer.module, quantized, quantizer.emitted(), batches)
-    _warn(quantizer, order[:count], output, after)
-    return quantized, noises, after
+    result = convert_tuned(quantizer, tuning, measuring)
+    if result.output.sqnr >= quantizer.config.min_sqnr:
+        return result
+    order = _worst_first(quantizer, result.noises)
+    turned = order[: _fewest(quantizer, order, measuring)]
+    _set_float(quantizer, turned)
+    guarded = convert_tuned(quantizer, tuning, measuring)
+    _warn(quantizer, turned, result.output, guarded.output)
+    return guarded
 
 
-def _fewest(quantizer: Quantizer, order: Sequence[str], batches: Sequence[Sequence[Tensor]]) -> int:
+def _fewest(quantizer: Quantizer, order: Sequence[str], batches: Batches) -> int:
     """How many of the worst sites must be float: the smallest number found by bisection."""
     references = [quantizer.module(*inputs) for inputs in batches]
     low, high = 1, len(order)
     while low < high:
         middle = (low + high) // 2
-        quantized = _with_float(quantizer, order[:middle])
-        if output_noise(quantized, batches, references).sqnr >= quantizer.config.min_sqnr:
+        _set_float(quantizer, order[:middle])
+        noise = output_noise(quantizer.quantize(), batches, references)
+        if noise.sqnr >= quantizer.config.min_sqnr:
             high = middle
         else:
             low = middle + 1
     return high
 
 
-def _with_float(quantizer: Quantizer, names: Sequence[str]) -> fx.GraphModule:
-    """Convert with exactly these sites turned float by the guard."""
+def _set_float(quantizer: Quantizer, names: Sequence[str]) -> None:
+    """Let exactly these sites be the ones the guard turns float."""
     reason = f"for the output's SQNR to reach min_sqnr={quantizer.config.min_sqnr:g} dB"
     others = {n: r for n, r in quantizer.float_reasons.items() if r != reason}
     quantizer.set_float(others | dict.fromkeys(names, reason))
-    return quantizer.quantize()
 
 
 def _worst_first(quantizer: Quantizer, noises: Mapping[str, Noise]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,6 +46,16 @@ class Noise:
         if self.ratio == 0:
             return math.inf
         return -10 * math.log10(self.ratio) if math.isfinite(self.ratio) else -math.inf
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method did to the output's SQNR in dB, and whether its result was kept."""
+
+    method: str
+    before: float
+    after: float
+    kept: bool
 
 
 def _energy(t: Tensor) -> float:

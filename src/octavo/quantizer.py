@@ -16,7 +16,7 @@ from .errors import CaptureError, ConversionError, DataError
 from .observers import make_observer
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .qparams import ACTIVATION, QParams, QSpec
-from .rules import PassThrough, Rule
+from .rules import PassThrough, Rule, Weighted
 from .selection import select
 from .tidy import tidy
 from .work import WORK, multiply_adds
@@ -243,6 +243,11 @@ class Quantizer:
         c = self.conversion
         known = {**c.quant_env, **c.env, **c.computed}
         return {name: known[name] for name in self.covered if name in known}
+
+    def weighted_sites(self) -> list[Weighted]:
+        """The rules of all sites whose weight became int8."""
+        rules = [self.rule_of(self.matches[name][0]) for name in self.reads]
+        return [r for r in rules if isinstance(r, Weighted) and r.root in self.conversion.copies]
 
     def rule_of(self, node: fx.Node) -> Rule | None:
         """The rule whose site ends at `node`."""

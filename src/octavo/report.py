@@ -17,12 +17,13 @@ from torch.utils._pytree import tree_leaves
 
 from .calibrate import operator_name
 from .capture import module_path
-from .measure import Noise
+from .measure import Step
 from .qparams import WEIGHT
 from .tensors import attribute
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
+    from .tune.steps import Converted
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,15 @@ class Report:
     """`rows`, one per site in graph order, and totals. `print(report)` shows the table.
 
     output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there
-    are several); bytes are those of all tensors, before and after.
+    are several); bytes are those of all tensors, before and after; steps are what was done for
+    accuracy and what each gained.
     """
 
     rows: tuple[Row, ...]
     output_sqnr: float
     bytes_before: int
     bytes_after: int
+    steps: tuple[Step, ...] = ()
 
     @property
     def int8_share(self) -> float:
@@ -82,7 +85,12 @@ class Report:
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """The inverse of `to_dict`."""
         rows = tuple(Row(**row | {"sqnr": _decibels(row["sqnr"])}) for row in data["rows"])
-        return cls(rows, float(data["output_sqnr"]), data["bytes_before"], data["bytes_after"])
+        steps = tuple(
+            Step(s["method"], float(s["before"]), float(s["after"]), s["kept"])
+            for s in data["steps"]
+        )
+        sizes = data["bytes_before"], data["bytes_after"]
+        return cls(rows, float(data["output_sqnr"]), *sizes, steps)
 
     def __rich__(self) -> Table:
         """The table for rich."""
@@ -92,6 +100,8 @@ class Report:
             f"multiply-adds in int8, output SQNR {_number(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
+            caption="\n".join(map(_told, self.steps)),
+            caption_justify="left",
         )
         table.add_column("#", justify="right")
         for column in ("module", "operator", "as"):
@@ -133,6 +143,11 @@ def _number(db: float) -> str:
     return f"{db:.1f}" if math.isfinite(db) else ("exact" if db > 0 else "none")
 
 
+def _told(step: Step) -> str:
+    gain = f"{_number(step.before)} -> {_number(step.after)} dB"
+    return f"{step.method}: {gain}" + ("" if step.kept else ", not kept")
+
+
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
 
@@ -146,24 +161,19 @@ def tensor_bytes(module: nn.Module) -> int:
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 
-def make_report(
-    quantizer: Quantizer,
-    model: nn.Module,
-    quantized: nn.Module,
-    noises: Mapping[str, Noise],
-    output: Noise,
-) -> Report:
+def make_report(quantizer: Quantizer, done: Converted) -> Report:
     """Describe a finished quantization, in graph order."""
     rows = []
     numbers = {name: i for i, name in enumerate(quantizer.covered)}
     for node in quantizer.graph.nodes:
         root, _ = quantizer.matches.get(node.name, (node, None))
         if root is node and _is_work(node):
-            noise = noises.get(node.name)
+            noise = done.noises.get(node.name)
             measured = noise is not None and noise.signal + noise.noise > 0
             sqnr = noise.sqnr if noise and measured else None
             rows.append(_row(quantizer, node, numbers.get(node.name), sqnr))
-    return Report(tuple(rows), output.sqnr, tensor_bytes(model), tensor_bytes(quantized))
+    sizes = tensor_bytes(quantizer.model), tensor_bytes(done.graph)
+    return Report(tuple(rows), done.output.sqnr, *sizes, done.steps)
 
 
 def _is_work(node: fx.Node) -> bool:

@@ -1,0 +1,157 @@
+"""Bias correction: quantization shifts the mean of a channel; its bias takes the shift back.
+
+Site by site in graph order, each with inputs that earlier corrections have reached already (Nagel
+et al. 2019, arXiv 1906.04721, section 4.2, measured rather than derived). What is made equal is
+the mean that the next layer reads, after the activation: noise alone moves the mean of a relu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from ..tensors import attribute, new_attribute, own_path
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
+
+aten = torch.ops.aten
+
+STEPS = 3  # of Newton's method, through the activation
+PROBE, LARGEST_STEP = 0.05, 0.25  # in standard deviations of a channel
+FLATTEST = 0.05  # where an activation hardly moves with its input, its mean is left alone
+
+
+@torch.no_grad()
+def correct_biases(
+    quantizer: Quantizer, quantized: fx.GraphModule, batches: Sequence[Sequence[Tensor]]
+) -> None:
+    """Correct the biases of the int8 weights in a graph that `quantizer` has just emitted.
+
+    batches: flat inputs. All of them pass one operator before the next: memory is that of one
+        forward pass of them all together, so a few dozen samples are right.
+    """
+    sites = quantizer.weighted_sites()
+    operators = {rule.root: rule.operator for rule in sites}
+    runs = _Runs(quantizer.module, batches)
+    expected = {n: _means(operators[n], runs.values(n)) for n in runs if n in operators}
+    copies = quantizer.conversion.copies
+    emitted = {copies[rule.root]: rule for rule in sites}
+    runs = _Runs(quantized, batches)
+    for node in runs:
+        if node in emitted:
+            rule = emitted[node]
+            operator = copies[rule.operator]
+            shift = _find_shift(runs, operator, node, expected[rule.root])
+            _add_to_bias(quantized, operator, shift)
+    quantized.graph.eliminate_dead_code()
+    quantized.recompile()
+
+
+class _Runs:
+    """Runs a graph on several inputs, all of them through one operator before the next."""
+
+    def __init__(self, module: fx.GraphModule, batches: Sequence[Sequence[Tensor]]) -> None:
+        self.graph = module.graph
+        self.interpreters = [fx.Interpreter(module) for _ in batches]
+        for interpreter, inputs in zip(self.interpreters, batches, strict=True):
+            interpreter.args_iter = iter(inputs)
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        """Each node once all inputs have passed it; what it read is still there."""
+        for node in self.graph.nodes:
+            self.run(node)
+            yield node
+            for i in self.interpreters:
+                for last in i.user_to_last_uses.get(node, ()):
+                    del i.env[last]
+
+    def run(self, node: fx.Node) -> None:
+        for i in self.interpreters:
+            i.env[node] = i.run_node(node)
+
+    def values(self, node: fx.Node) -> list[Tensor]:
+        return [i.env[node] for i in self.interpreters]
+
+    def replace(self, node: fx.Node, values: Sequence[Tensor]) -> None:
+        for i, value in zip(self.interpreters, values, strict=True):
+            i.env[node] = value
+
+
+def _find_shift(runs: _Runs, operator: fx.Node, root: fx.Node, expected: Tensor) -> Tensor:
+    """What to add to each channel of `operator` for the means of `root`, its activation."""
+    values = runs.values(operator)
+
+    def shifted(shift: Tensor) -> Tensor:
+        runs.replace(operator, [v + _along_channels(operator, shift, v.dim()) for v in values])
+        if root is not operator:
+            runs.run(root)
+        return _means(operator, runs.values(root))
+
+    shift = expected.new_zeros(expected.shape[1])
+    means = shifted(shift)
+    if root is operator:
+        shift = _beyond_chance(expected - means)
+    else:
+        spread = _spread(operator, values)
+        for _ in range(STEPS):
+            probe = PROBE * spread + 1e-6
+            slope = (shifted(shift + probe) - means).mean(0) / probe
+            step = _beyond_chance(expected - means) / slope.clamp(min=FLATTEST)
+            step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
+            shift = shift + torch.where(slope > FLATTEST, step, 0.0)
+            means = shifted(shift)
+    shifted(shift)
+    return shift
+
+
+def _beyond_chance(differences: Tensor) -> Tensor:
+    """The mean difference of each channel, less where it may be chance.
+
+    The mean of n samples has variance v / n. Of a mean m the share 1 - v / (n m^2), where
+    positive, is what is not expected by chance.
+    """
+    mean = differences.mean(0)
+    if len(differences) < 2:
+        return mean
+    chance = differences.var(0) / len(differences)
+    return mean * (1 - chance / mean.square().clamp(min=1e-30)).clamp(min=0)
+
+
+# ---- channels of what a convolution (axis 1) or a linear layer (last axis) computes
+
+
+def _channel_axis(operator: fx.Node, rank: int) -> int:
+    return rank - 1 if operator.target is aten.linear.default else 1
+
+
+def _along_channels(operator: fx.Node, t: Tensor, rank: int) -> Tensor:
+    axis = _channel_axis(operator, rank)
+    return t.view([-1 if d == axis else 1 for d in range(rank)])
+
+
+def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
+    """(samples, channels): the mean of each channel of each sample."""
+    return torch.cat([_by_channel(operator, v).mean(2) for v in values])
+
+
+def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
+    """The standard deviation of each channel."""
+    rows = [_by_channel(operator, v).transpose(0, 1).flatten(1) for v in values]
+    return torch.cat(rows, 1).std(1)
+
+
+def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:
+    """(samples, channels, all else)."""
+    return value.movedim(_channel_axis(operator, value.dim()), 1)[..., None].flatten(2)
+
+
+def _add_to_bias(module: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
+    bias: Any = node.args[2]
+    old = 0 if bias is None else attribute(module, bias.target)
+    with module.graph.inserting_before(node):
+        path = own_path("corrected", node.name, "bias")
+        node.update_arg(2, new_attribute(module, path, old + shift))

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from networks import NETWORKS, calls, make
+from octavo import Config
+from octavo.quantizer import Quantizer
+from octavo.tune import correct_biases
+
+torch.manual_seed(0)
+
+
+def observed(net, batches):
+    quantizer = Quantizer(net.eval(), config=Config())
+    with torch.no_grad():
+        for x in batches:
+            quantizer.observe(x)
+        return quantizer, quantizer.quantize()
+
+
+class Coarse(nn.Module):
+    """One weight of each output channel is a hundred times the rest, which round badly."""
+
+    def __init__(self, layer, activation=None):
+        super().__init__()
+        self.layer, self.activation = layer, activation or nn.Identity()
+        self.last = nn.Linear(6, 3) if isinstance(layer, nn.Linear) else nn.Conv2d(6, 3, 1)
+        with torch.no_grad():
+            self.layer.weight.flatten(1)[:, 0] = 20.0
+            self.layer.weight.flatten(1)[:, 1:] = torch.rand(6, self.layer.weight[0].numel() - 1)
+
+    def forward(self, x):
+        return self.last(self.activation(self.layer(x)))
+
+
+@pytest.mark.parametrize("activation", [None, nn.ReLU(), nn.Hardswish(), nn.PReLU()])
+@pytest.mark.parametrize("kind", ["conv", "no bias", "linear"])
+@torch.no_grad()
+def test_channel_means_after_the_activation_become_the_float_ones(kind, activation):
+    layer = nn.Linear(8, 6) if kind == "linear" else nn.Conv2d(8, 6, 3, bias=kind == "conv")
+    net = Coarse(layer, activation)
+    shape = (8,) if kind == "linear" else (8, 9, 9)
+    batches = [torch.rand(16, *shape) - 0.3 for _ in range(4)]
+    quantizer, graph = observed(net, batches)
+    x = torch.cat(batches)
+
+    def errors():
+        """Mean error of each channel of what the last layer reads, before it is quantized."""
+        root = quantizer.weighted_sites()[-1].root
+        copy = quantizer.conversion.copies[root]
+        value = next(v for n, v in values(graph, x) if n is copy)
+        difference = value - net.activation(net.layer(x))
+        return difference.transpose(0, 1).flatten(1).mean(1).abs()
+
+    before = errors()
+    correct_biases(quantizer, graph, [[b] for b in batches])
+    after = errors()
+    assert before.max() > 1e-3
+    assert after.max() < before.max() / 4
+
+
+def values(graph, x):
+    class Keeping(torch.fx.Interpreter):
+        def run_node(self, n):
+            value = super().run_node(n)
+            seen.append((n, value))
+            return value
+
+    seen = []
+    Keeping(graph).run(x)
+    return seen
+
+
+@torch.no_grad()
+def test_a_linear_layer_is_corrected_by_the_mean_error_of_its_own_output():
+    net = Coarse(nn.Linear(8, 6)).layer
+    x = torch.rand(512, 8)
+    quantizer, graph = observed(net, [x])
+    error = net(x) - graph(x)[0]
+    correct_biases(quantizer, graph, [[x]])
+    moved = graph(x)[0] + error - net(x)
+    chance = error.var(0) / len(x)
+    expected = error.mean(0) * (1 - chance / error.mean(0) ** 2).clamp(min=0)
+    torch.testing.assert_close(moved, expected.expand_as(moved), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_gets_worse_and_the_report_says_what_was_gained(name):
+    net, inputs = make(name)
+    q = octavo.quantize(net, calls(inputs))
+    for step in q.report().steps:
+        assert step.kept == (step.after >= step.before)
+        assert q.report().output_sqnr == max(step.before, step.after)
+
+
+def test_it_can_be_left_out():
+    net, inputs = make("residual")
+    q = octavo.quantize(net, calls(inputs), config=Config(correct_biases=False))
+    assert q.report().steps == ()
+
+
+def test_a_model_without_int8_weights_has_nothing_to_correct():
+    q = octavo.quantize(nn.ReLU(), torch.randn(4, 8))
+    assert q.report().steps == ()
+
+
+def test_samples_to_tune_on_are_needed():
+    with pytest.raises(octavo.ConfigError, match="tune_samples"):
+        Config(tune_samples=0)
