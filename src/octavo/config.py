@@ -13,8 +13,9 @@ from .observers import OBSERVERS
 class Config:
     """How to quantize. The defaults are right for most models.
 
-    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" or
-        "mse" (least squared error over a histogram).
+    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of
+        each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
+        error) or "entropy" (least KL divergence, as in TensorRT; clips most).
     keep_float: sites that stay float: each entry a module path ("head", "blocks.*.mlp"; all that
         is inside it), a module type (`nn.LayerNorm` or "LayerNorm"), an operator ("conv2d"), a
         regular expression ("re:layer[34].*"), or a site's name or number in the report. One that

@@ -4,9 +4,11 @@ An observer never keeps the values themselves, so memory does not grow with the 
 observers of the same value can be merged, so shards of data can be calibrated apart.
 """
 
+import copy
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ConfigError, DataError
@@ -48,9 +50,13 @@ class Observer:
             raise DataError("nothing was observed: run calibration data through the model first")
         return self.low, self.high
 
+    def clipped(self, spec: QSpec) -> tuple[float, float]:
+        """The part of the range to spread over the integers of `spec`: all of it, unless told."""
+        return self.range()
+
     def qparams(self, spec: QSpec) -> QParams:
         """scale and zero_point for the integers of `spec`."""
-        return choose_qparams(*self.range(), spec)
+        return choose_qparams(*self.clipped(spec), spec)
 
 
 class MinMaxObserver(Observer):
@@ -88,8 +94,8 @@ class MovingAverageObserver(Observer):
         self.batches += other.batches
 
 
-class HistogramObserver(Observer):
-    """A histogram that widens, and from it the range of least mean squared error.
+class Histogram(Observer):
+    """A histogram that widens, from which subclasses choose the part of the range to keep.
 
     Bins are 2**exponent wide and aligned at 0. To widen, neighbours are summed in pairs, so
     counts stay exact: the same data (of normal floats) in any order, or in shards merged later,
@@ -101,7 +107,7 @@ class HistogramObserver(Observer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.exponent: int | None = None
+        self.exponent = self.finest
         self.counts = torch.zeros(2 * self.half, dtype=torch.int64)
 
     def update(self, value: Tensor, low: float, high: float) -> None:
@@ -109,64 +115,159 @@ class HistogramObserver(Observer):
         super().update(value, low, high)
         largest = max(-low, high)
         if largest > 0:
-            self._widen(max(math.frexp(largest / self.half)[1], self.finest))
+            self._widen(math.frexp(largest / self.half)[1])
         # histc counts in float32: exact up to 2**24 a bin. It is given bin numbers, which a power
-        # of two makes exact, so that a value falls into the same bin in whatever company.
-        for part in value.detach().reshape(-1).float().split(1 << 24):
-            bins = torch.floor(part * math.ldexp(1.0, -(self.exponent or 0))).add_(0.5)
+        # of two makes exact, so that a value falls into the same bin in whatever company; wide
+        # bins need float64, in which small values do not underflow and lose their sign.
+        dtype = torch.float32 if self.exponent <= 0 else torch.float64
+        for part in value.detach().reshape(-1).to(dtype).split(1 << 24):
+            bins = torch.floor(part * math.ldexp(1.0, -self.exponent)).add_(0.5)
             counts = torch.histc(bins.clamp_(max=self.half), 2 * self.half, -self.half, self.half)
             self.counts += counts.to(device="cpu", dtype=torch.int64)
 
     def _widen(self, exponent: int) -> None:
         """Make the bins at least 2**exponent wide."""
-        if self.exponent is None:
-            zeros = self.counts.sum()  # so far only zeros were seen: they stay beside 0
-            self.counts.zero_()
-            self.counts[self.half] = zeros
-            self.exponent = exponent
-        while self.exponent < exponent:
+        # once all is in the two bins beside 0, it stays there
+        for _ in range(min(exponent - self.exponent, self.half.bit_length() - 1)):
             pairs = self.counts.view(-1, 2).sum(1)
-            self.counts.zero_()
-            self.counts[self.half // 2 : self.half // 2 + self.half] = pairs
-            self.exponent += 1
+            self.counts = F.pad(pairs, (self.half // 2, self.half // 2))
+        self.exponent = max(self.exponent, exponent)
 
     def merge(self, other: Observer) -> None:
         """Add the other's counts, both in bins of the wider width."""
-        assert isinstance(other, HistogramObserver)
+        assert isinstance(other, Histogram)
         super().merge(other)
-        theirs = HistogramObserver()
-        theirs.exponent, theirs.counts = other.exponent, other.counts.clone()
-        if self.exponent is not None:
-            theirs._widen(self.exponent)
-        if theirs.exponent is not None:
-            self._widen(theirs.exponent)
-        self.counts += theirs.counts
+        theirs = copy.copy(other)
+        theirs._widen(self.exponent)
+        self._widen(theirs.exponent)
+        self.counts = self.counts + theirs.counts
 
-    def qparams(self, spec: QSpec) -> QParams:
-        """The range, of a grid of shrunken ones, that loses least: rounding plus clipping.
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return math.ldexp(1.0, self.exponent)
 
-        The error of the integers is summed over the histogram's bins, each taken at its centre.
+    def cells(self, qparams: QParams) -> Tensor:
+        """Which bins become which integer, for the qparams of several candidate ranges.
+
+        Shape (candidates, integers + 1): integer i has the bins from cells[:, i] up to
+        cells[:, i + 1]. What is clipped belongs to the outermost integers.
         """
+        spec = qparams.spec
+        steps = torch.arange(spec.qmin, spec.qmax + 2) - 0.5 - qparams.zero_point[:, None]
+        edges = torch.round(steps * (qparams.scale.double() / self.width)[:, None]) + self.half
+        edges[:, 0], edges[:, -1] = 0, 2 * self.half
+        return edges.clamp(0, 2 * self.half).long()
+
+
+def _sums(values: Tensor, cells: Tensor) -> Tensor:
+    """Sums of `values`, one a bin, over the bins of each cell."""
+    return F.pad(values.cumsum(0), (1, 0))[cells].diff(dim=1)
+
+
+class PercentileObserver(Histogram):
+    """The range of `kept` of all values, each tail losing half of the rest, to within one bin.
+
+    As integers always reach 0, data on one side of it loses values of the other tail only.
+    """
+
+    def __init__(self, kept: float = 0.9999) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def clipped(self, spec: QSpec) -> tuple[float, float]:
+        """From the lower edge of the first bin that is kept to the upper edge of the last."""
         low, high = self.range()
-        if self.exponent is None:
-            return choose_qparams(low, high, spec)
-        seen = self.counts.nonzero()[:, 0]
-        centres = torch.ldexp((seen - self.half + 0.5).double(), torch.tensor(self.exponent))
-        centres = centres.clamp(low, high)
-        weights = self.counts[seen].double()
-        shrink = torch.linspace(1.0, 0.2, 81, dtype=torch.float64)  # of equal errors the widest
-        candidates = choose_qparams(shrink * low, shrink * high, spec)
-        scale, zero_point = candidates.scale.double()[:, None], candidates.zero_point[:, None]
-        q = (centres / scale + zero_point).round_().clamp_(spec.qmin, spec.qmax)
-        error = (((q - zero_point) * scale - centres) ** 2) @ weights
-        best = float(shrink[error.argmin()])
-        return choose_qparams(best * low, best * high, spec)
+        up_to = self.counts.cumsum(0)
+        final = int(up_to[-1]) - 1
+        tail = int(final * (1 - self.kept) / 2)
+        ranks = torch.tensor([tail, final - tail])
+        first, last = (torch.searchsorted(up_to, ranks, right=True) - self.half).tolist()
+        return max(low, first * self.width), min(high, (last + 1) * self.width)
+
+
+# Candidate ranges are shares of the whole; of equally good ones the first is taken, the widest.
+SHARES = torch.linspace(1.0, 0.01, 100, dtype=torch.float64)
+
+
+class MSEObserver(Histogram):
+    """The range of least mean squared error, of rounding inside it and of clipping beyond.
+
+    Found by coordinate search: both ends shrink together, then each in turn. After GELU or
+    hardswish, which put much data into a short negative side, only the positive end should.
+    """
+
+    def clipped(self, spec: QSpec) -> tuple[float, float]:
+        """The best range found; a third round would change next to nothing."""
+        low, high = self.range()
+        lows, highs = SHARES * low, SHARES * high
+        low, high = self._best(lows, highs, spec)
+        for _ in range(2):
+            low, high = self._best(torch.full_like(lows, low), highs, spec)
+            low, high = self._best(lows, torch.full_like(highs, high), spec)
+        return low, high
+
+    def _best(self, lows: Tensor, highs: Tensor, spec: QSpec) -> tuple[float, float]:
+        best = self.errors(lows, highs, spec).argmin()
+        return float(lows[best]), float(highs[best])
+
+    def errors(self, lows: Tensor, highs: Tensor, spec: QSpec) -> Tensor:
+        """Summed squared error of each candidate range, every bin taken at its centre."""
+        qparams = choose_qparams(lows, highs, spec)
+        centres = torch.arange(-self.half, self.half, dtype=torch.float64).add_(0.5) * self.width
+        centres.clamp_(self.low, self.high)
+        cells = self.cells(qparams)
+        number, total = (_sums(self.counts * v, cells) for v in (1.0, centres))
+        integers = torch.arange(spec.qmin, spec.qmax + 1) - qparams.zero_point[:, None]
+        reals = integers * qparams.scale.double()[:, None]
+        squares = (self.counts * centres**2).sum()
+        return squares + (reals * (reals * number - 2 * total)).sum(1)  # of (real - centre)**2
+
+
+class EntropyObserver(Histogram):
+    """Clips at the magnitude that changes the distribution least: of least KL divergence.
+
+    After S. Migacz, "8-bit Inference with TensorRT", GTC 2017. P is the histogram, its clipped
+    values added to the outermost integers' bins in proportion; Q spreads the values inside the
+    range that become one integer evenly over its bins that are not empty. Unlike there:
+    - the integers are those of each range's own qparams, so data may be one-sided or skewed;
+    - Q is not scaled up for what it lacks, and has one value where only clipped ones become an
+      integer: clipping a far outlier costs little and clipping nearly all much.
+    Where much of the data is a few values (a background) it clips far more than squared error
+    would.
+    """
+
+    def clipped(self, spec: QSpec) -> tuple[float, float]:
+        """What is within the best of a hundred thresholds."""
+        low, high = self.range()
+        thresholds = SHARES * max(-low, high)
+        lows, highs = (-thresholds).clamp(min=low), thresholds.clamp(max=high)
+        best = self.divergences(lows, highs, spec).argmin()
+        return float(lows[best]), float(highs[best])
+
+    def divergences(self, lows: Tensor, highs: Tensor, spec: QSpec) -> Tensor:
+        """KL(P || Q) of each candidate range, in nats.
+
+        Computed as the divergence between integers plus, for each, that between its bins.
+        """
+        counts = self.counts.double()
+        counts[self.half] = counts[self.half + 1]  # zeros, often many, are exact in any range
+        cells = self.cells(choose_qparams(lows, highs, spec))
+        first, last = (torch.floor(v / self.width).long() + self.half for v in (lows, highs))
+        within = cells.clamp(first[:, None], last[:, None] + 1)
+        becoming, kept = _sums(counts, cells), _sums(counts, within).clamp(min=1)
+        even = kept / _sums(counts.sign(), within).clamp(min=1)
+        inside = _sums(torch.xlogy(counts, counts), within) / kept - even.log()
+        divergence = torch.xlogy(becoming, becoming / kept) + becoming * inside
+        return divergence.sum(1) / counts.sum().clamp(min=1)
 
 
 OBSERVERS: dict[str, type[Observer]] = {
     "minmax": MinMaxObserver,
     "moving_average": MovingAverageObserver,
-    "mse": HistogramObserver,
+    "percentile": PercentileObserver,
+    "mse": MSEObserver,
+    "entropy": EntropyObserver,
 }
 
 
