@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from octavo import ops
 from octavo.errors import ConfigError, DataError
 from octavo.observers import (
     OBSERVERS,
+    SHARES,
     EntropyObserver,
     Histogram,
     MinMaxObserver,
@@ -153,6 +155,17 @@ def test_mse_clips_one_end_alone_where_the_other_is_dense():
     ]
     p = observed(MSEObserver, [x]).qparams(ACTIVATION)
     assert error_of(x, p) < 0.9 * min(error_of(x, q) for q in together)
+
+
+def test_mse_is_exact_for_billions_of_values():
+    observer = observed(MSEObserver, [sample("normal")])
+    lows, highs = SHARES * observer.low, SHARES * observer.high
+    few = observer.errors(lows, highs, ACTIVATION)
+    for _ in range(11):  # thrice the data
+        twin = copy.deepcopy(observer)
+        observer.merge(twin)
+        observer.merge(twin)
+    torch.testing.assert_close(observer.errors(lows, highs, ACTIVATION) / 3**11, few)
 
 
 def divergence(x, width, low, high, spec):

@@ -214,13 +214,14 @@ class MSEObserver(Histogram):
     def errors(self, lows: Tensor, highs: Tensor, spec: QSpec) -> Tensor:
         """Summed squared error of each candidate range, every bin taken at its centre."""
         qparams = choose_qparams(lows, highs, spec)
+        counts = self.counts.double()
         centres = torch.arange(-self.half, self.half, dtype=torch.float64).add_(0.5) * self.width
         centres.clamp_(self.low, self.high)
         cells = self.cells(qparams)
-        number, total = (_sums(self.counts * v, cells) for v in (1.0, centres))
+        number, total = _sums(counts, cells), _sums(counts * centres, cells)
         integers = torch.arange(spec.qmin, spec.qmax + 1) - qparams.zero_point[:, None]
         reals = integers * qparams.scale.double()[:, None]
-        squares = (self.counts * centres**2).sum()
+        squares = (counts * centres**2).sum()
         return squares + (reals * (reals * number - 2 * total)).sum(1)  # of (real - centre)**2
 
 
