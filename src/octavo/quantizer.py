@@ -122,7 +122,7 @@ class Quantizer:
             self.matches |= {n.name: (nodes[-1], handler) for n in nodes}
         for name in self.covered:
             rule = self.matches[name][1]
-            if isinstance(rule, Rule) and (reason := rule.refuses(self)):
+            if isinstance(rule, Rule) and (reason := rule.refuses(self) or _complex(rule)):
                 self.float_reasons[name] = reason
         self._keep_float(self.config.keep_float)
         self._find_convolutional()
@@ -330,3 +330,10 @@ class Quantizer:
     def copy_on_integers(self, rule: Rule) -> fx.Node:
         """Copy a rule's node to run on the integers of its input."""
         return self.conversion.on_integers(rule.root)
+
+
+def _complex(rule: Rule) -> str:
+    """Why a site of complex numbers stays float; an empty string for any other."""
+    values = (n.meta.get("val") for n in (rule.root, *rule.operator.all_input_nodes))
+    found = any(isinstance(v, Tensor) and v.is_complex() for v in values)
+    return "its numbers are complex" if found else ""
