@@ -17,6 +17,7 @@ from .errors import (
     EngineError,
     FormatError,
     OctavoError,
+    PartitionWarning,
     PatternError,
 )
 from .measure import sqnr
@@ -45,6 +46,7 @@ __all__ = [
     "FloatBetween",
     "FormatError",
     "OctavoError",
+    "PartitionWarning",
     "PassThrough",
     "PatternError",
     "QuantizedModel",

@@ -174,11 +174,13 @@ def capture(
         program = program.run_decompositions({})
     module = _flat_module(program, {i for i, _ in signature.constants})
     values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
-    inputs = tuple(
-        (str(v.dtype).removeprefix("torch."), tuple(d if type(d) is int else None for d in v.shape))
-        for v in values
-    )
-    return module, dataclasses.replace(signature, inputs=inputs)
+    return module, dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
+
+
+def input_form(value: Tensor) -> tuple[str, tuple[int | None, ...]]:
+    """Dtype and shape of a symbolic tensor, as `Signature.inputs` has them."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    return dtype, tuple(d if type(d) is int else None for d in value.shape)
 
 
 def _export(

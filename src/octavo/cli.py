@@ -15,7 +15,7 @@ from rich.console import Console
 from . import __version__
 from .bench import bench_table, compare_engines
 from .config import Config
-from .errors import CollapseWarning, ConfigError, OctavoError
+from .errors import CollapseWarning, ConfigError, OctavoError, PartitionWarning
 from .observers import OBSERVERS
 from .quantize import quantize as quantize_model
 from .sources import ImageOptions, load_data, load_model
@@ -173,7 +173,8 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: an error of the user's is one readable message and exit code 2."""
     warnings.filterwarnings("ignore")
-    warnings.filterwarnings("always", category=CollapseWarning)
+    for ours in (CollapseWarning, PartitionWarning):
+        warnings.filterwarnings("always", category=ours)
     warnings.showwarning = _show_warning
     try:
         app(args=argv)

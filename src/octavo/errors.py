@@ -40,6 +40,10 @@ class CollapseWarning(UserWarning):
     """Quantized sites were turned float because the output had lost too much accuracy."""
 
 
+class PartitionWarning(UserWarning):
+    """OpenVINO cannot run all of a model: PyTorch runs the rest, more slowly."""
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """For a message about a name that is not known: the nearest, and what there is."""
     everything = sorted(known)

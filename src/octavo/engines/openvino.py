@@ -3,13 +3,16 @@
 The openvino.Model is built straight from the graph, operator by operator, which takes
 milliseconds. A quantize -> dequantize pair becomes one FakeQuantize, an int8 weight a constant
 with its scale; OpenVINO fuses these into integer kernels. A graph with an operator outside the
-table goes as a whole through OpenVINO's PyTorch frontend.
+table goes as a whole through OpenVINO's PyTorch frontend; one that this cannot convert either is
+run in part by PyTorch.
 """
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +45,11 @@ def import_openvino() -> Any:
 @register_engine("openvino")
 def openvino_engine(
     model: QuantizedModel, threads: int | None = None, hint: str = "latency"
-) -> CompiledModel:
+) -> EngineModel:
     """Compile for OpenVINO's CPU plugin.
+
+    What OpenVINO cannot run of the model, such as Fourier transforms, runs in PyTorch: a
+    PartitionWarning tells, and `in_pytorch` of the compiled model lists it.
 
     threads: at most so many; default as OpenVINO decides, all physical cores.
     hint: "latency" (one call at a time is fastest) or "throughput" (many at once).
@@ -53,7 +59,7 @@ def openvino_engine(
 
 def compile_graph(
     module: fx.GraphModule, signature: Signature, threads: int | None = None, hint: str = "latency"
-) -> CompiledModel:
+) -> EngineModel:
     """Compile any flat graph of ATen operators, quantized or float; see `openvino_engine`."""
     openvino = import_openvino()
     if hint not in ("latency", "throughput"):
@@ -66,11 +72,40 @@ def compile_graph(
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return CompiledModel(openvino.Core(), build(module, signature), signature, settings)
+    core = openvino.Core()
+    try:
+        built = build(module, signature)
+    except EngineError:
+        from .openvino_partition import PartitionedModel
+
+        return PartitionedModel(core, module, signature, settings)
+    return CompiledModel(core, built, signature, settings)
 
 
-class CompiledModel:
-    """A model compiled for OpenVINO: torch tensors or numpy arrays in, torch tensors out.
+class EngineModel(ABC):
+    """Called like the model: torch tensors or numpy arrays in, torch tensors out."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Called like the model; returns the model's output structure, of torch tensors."""
+        if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
+            args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
+        return self.signature.unflatten(self.run(self.signature.flatten(args, kwargs)))
+
+    @abstractmethod
+    def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """One inference on the flat tensors of a call."""
+
+    @property
+    def in_pytorch(self) -> tuple[str, ...]:
+        """Module path and name of each operator that PyTorch runs, since OpenVINO cannot."""
+        return ()
+
+
+class CompiledModel(EngineModel):
+    """A model compiled for OpenVINO as a whole.
 
     Each shape of inputs is compiled when first seen (static shapes are faster); after `shapes`
     of them a model for any shape is used. May be called from several threads at once.
@@ -81,24 +116,18 @@ class CompiledModel:
     def __init__(
         self, core: Any, built: openvino.Model, signature: Signature, settings: dict[str, Any]
     ) -> None:
-        self.core, self.model, self.signature, self.settings = core, built, signature, settings
+        super().__init__(signature)
+        self.core, self.model, self.settings = core, built, settings
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
         self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
         self.lock = threading.Lock()
         self.local = threading.local()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Called like the model; returns the model's output structure, of torch tensors."""
-        if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
-            args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
-        inputs = self.signature.flatten(args, kwargs)
-        outputs = self.run([t.detach().cpu().contiguous().numpy() for t in inputs])
-        return self.signature.unflatten(outputs)
-
-    def run(self, inputs: list[np.ndarray]) -> list[Any]:
-        """One inference on flat arrays; the results are the caller's own."""
-        request = self._request(tuple(a.shape for a in inputs))
-        for i, (array, dtype) in enumerate(zip(inputs, self.dtypes, strict=True)):
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """One inference; the results are the caller's own."""
+        arrays = [t.contiguous().numpy(force=True) for t in inputs]
+        request = self._request(tuple(a.shape for a in arrays))
+        for i, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
             request.bind(i, array if array.dtype == dtype else array.astype(dtype))
         results = request.infer(share_outputs=True).to_tuple()
         return [torch.from_numpy(np.array(r)) for r in results]

@@ -43,10 +43,7 @@ def convert_by_frontend(module: fx.GraphModule, signature: Signature) -> openvin
             return _convert(module, signature, length)
         except Exception as e:
             first = first or e
-    raise EngineError(
-        f"OpenVINO cannot convert this model: {first}\nRun it with compile('reference'), or keep "
-        "the part it stops at out of the model"
-    ) from first
+    raise EngineError(f"OpenVINO cannot convert this model: {first}") from first
 
 
 # Examples of a free size other than the batch to convert with: some models need a long one.
@@ -55,18 +52,23 @@ LENGTHS = (2, 64, 4096)
 
 def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openvino.Model:
     free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
-    example = tuple(
-        torch.zeros(
-            [(length if i else 2) if d is None else d for i, d in enumerate(s)],
-            dtype=getattr(torch, dtype),
-        )
-        for dtype, s in signature.inputs
-    )
+    example = examples(signature, length)
     extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
         return openvino.convert_model(program, extension=[extension])
+
+
+def examples(signature: Signature, length: int) -> tuple[torch.Tensor, ...]:
+    """Zeros as inputs: a batch of 2, any other free size `length`."""
+    return tuple(
+        torch.zeros(
+            [(length if i else 2) if d is None else d for i, d in enumerate(shape)],
+            dtype=getattr(torch, dtype),
+        )
+        for dtype, shape in signature.inputs
+    )
 
 
 def in_floats(module: fx.GraphModule) -> fx.GraphModule:
