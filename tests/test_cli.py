@@ -57,6 +57,10 @@ def test_quantize_report_and_bench(folder, capsys):
     assert code == 0
     for name in ("PyTorch float", "OpenVINO float", "OpenVINO int8", "SQNR dB", "median ms"):
         assert name in out
+    assert "Convolution" not in out
+    args = ("--rounds", 1, "--profile", *args[:4])
+    code, out, _ = run(capsys, "bench", f"{folder}/net.py:make", folder / "net.octavo", *args)
+    assert (code, out.count("Convolution")) == (0, 2)  # by operator and by kind
 
 
 WEIGHTS = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "4.weight": (2, 8), "4.bias": (2,)}

@@ -1,4 +1,4 @@
-"""Time a quantized model beside the float one it came from."""
+"""Time a quantized model beside the float one it came from, and each of its operators."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .capture import Call, Signature, capture
 from .data import calls
+from .engines.openvino_profile import Operator
+from .engines.openvino_profile import profile as profile
 from .measure import sqnr
 from .model import QuantizedModel
 from .report import tensor_bytes
@@ -47,7 +49,7 @@ def compare_engines(
     """Eager float, float OpenVINO and int8 OpenVINO, called in turns on the same input."""
     from .engines.openvino import compile_graph
 
-    args, kwargs = random_call(quantized.signature, batch) if data is None else _call(data, model)
+    args, kwargs = example_call(model, quantized, data, batch)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     float_graph, signature = capture(model, args, kwargs)
@@ -70,8 +72,9 @@ def compare_engines(
     return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in ways.items()]
 
 
-def _call(data: Any, model: nn.Module) -> Call:
-    return next(calls(data, model))
+def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: int) -> Call:
+    """The first call in `data`, or random inputs where there is none."""
+    return random_call(quantized.signature, batch) if data is None else next(calls(data, model))
 
 
 def random_call(signature: Signature, batch: int, length: int = 128) -> Call:
@@ -106,3 +109,36 @@ def bench_table(results: list[Result], file_size: int, batch: int) -> Table:
         )
     table.caption = f"file: {file_size / 1e6:.2f} MB"
     return table
+
+
+def profile_tables(operators: list[Operator], most: int = 40) -> tuple[Table, Table]:
+    """The most expensive operators of a profile as a rich table, and the total of each kind."""
+    kinds: dict[str, list[float]] = {}
+    for o in operators:
+        kinds.setdefault(o.kind, []).append(o.milliseconds)
+    total = sum(o.milliseconds for o in operators) or 1.0
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left")
+        for column in ("ms", "share"):
+            made.add_column(column, justify="right")
+        for column in columns:
+            made.add_column(column, overflow="fold")
+        return made
+
+    def time(ms: float) -> tuple[str, str]:
+        return f"{ms:.4f}", f"{ms / total:.1%}"
+
+    title = f"{len(operators)} operators of OpenVINO int8, {total:.3f} ms a call together"
+    each = table(title, "module", "operator", "kernel", "types", "computes")
+    for o in operators[:most]:
+        nodes = " + ".join(n.rpartition("/")[2] for n in o.nodes)
+        each.add_row(
+            *time(o.milliseconds), o.path, o.kind, o.kernel, f"{o.reads} -> {o.gives}", nodes
+        )
+    if operators[most:]:
+        each.caption = f"and {len(operators) - most} cheaper ones"
+    totals = table("by kind", "operator", "count")
+    for kind, times in sorted(kinds.items(), key=lambda item: -sum(item[1])):
+        totals.add_row(*time(sum(times)), kind, str(len(times)))
+    return each, totals

@@ -205,7 +205,7 @@ def _export(
     for values, shapes in attempts:
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
-            with torch.no_grad(), _quiet():
+            with torch.no_grad(), quiet():
                 return torch.export.export(
                     model, bound.args, bound.kwargs, dynamic_shapes=shapes, strict=False
                 )
@@ -238,7 +238,7 @@ def _free(tokens: set[int], leaf: Any, *others: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """torch.export prints, logs and warns on its way to an exception that says the same."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

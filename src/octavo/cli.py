@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from . import __version__
-from .bench import bench_table, compare_engines
+from .bench import bench_table, compare_engines, example_call, profile, profile_tables
 from .config import Config
 from .errors import CollapseWarning, ConfigError, OctavoError, PartitionWarning
 from .observers import OBSERVERS
@@ -122,6 +122,9 @@ def bench(
     batch_size: BatchSize = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 50,
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: all].")] = None,
+    by_operator: Annotated[
+        bool, typer.Option("--profile", help="Show where the int8 model's time goes as well.")
+    ] = False,
     size: Size = 224,
     resize: Resize = None,
     mean: Mean = MEAN,
@@ -135,6 +138,10 @@ def bench(
         call = next(load_data(data, net, batch_size, batch_size, _images(size, resize, mean, std)))
     results = compare_engines(net, q, call, batch_size, rounds, threads)
     out.print(bench_table(results, file.stat().st_size, batch_size))
+    if by_operator:
+        args, kwargs = example_call(net, q, call, batch_size)
+        fast = q.compile(threads=torch.get_num_threads())  # as compare_engines set it
+        out.print(*profile_tables(profile(fast, *args, rounds=rounds, **kwargs)), sep="\n")
 
 
 def _images(size: int, resize: int | None, mean: str, std: str) -> ImageOptions:

@@ -6,17 +6,17 @@ taught, and an int8 weight becomes a conversion and a multiply.
 """
 
 import copy
-import warnings
 
 import openvino
 import openvino.opset15 as ov
 import torch
 from openvino.frontend.pytorch import ConversionExtension
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import fx
 from torch.export import Dim
 
 from .. import ops
-from ..capture import Signature
+from ..capture import Signature, module_path, quiet
 from ..errors import EngineError
 from ..tensors import attribute, new_attribute, own_path
 from .openvino_build import grid_bounds, passes_grid
@@ -54,10 +54,23 @@ def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openv
     free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
     example = examples(signature, length)
     extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet():
         program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
-        return openvino.convert_model(program, extension=[extension])
+        decoder = TorchFXPythonDecoder.from_exported_program(program)
+        model = openvino.convert_model(decoder, extension=[extension])
+    _name(model, {n.name: n for n in decoder.fx_gm.graph.nodes})
+    return model
+
+
+def _name(model: openvino.Model, nodes: dict[str, fx.Node]) -> None:
+    """Names by module path, as the table gives them, instead of the frontend's own."""
+    for op in model.get_ordered_ops():
+        name, _, rest = op.get_friendly_name().partition("/")
+        if op.get_type_name() == "FakeQuantize":
+            op.friendly_name = f"{op.input_value(0).get_node().get_friendly_name()}.quantize"
+        elif name in nodes and rest:  # "conv2d/aten.conv2d.default/Add" -> "path/conv2d.Add"
+            node = f"{module_path(nodes[name])}/{name}".strip("/")
+            op.friendly_name = f"{node}.{rest.rpartition('/')[2]}"
 
 
 def examples(signature: Signature, length: int) -> tuple[torch.Tensor, ...]:

@@ -21,8 +21,7 @@ def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil=False):
     stride, padding = each(stride or kernel, spatial), each(padding, spatial)
     dilation = each(dilation, spatial)
     rounding = "ceil_torch" if ceil else "floor"
-    pool = ov.max_pool(x, stride, dilation, padding, padding, kernel, rounding)
-    return pool.output(0)
+    return ov.max_pool(x, stride, dilation, padding, padding, kernel, rounding)
 
 
 @lowers("avg_pool1d", "avg_pool2d", "avg_pool3d")

@@ -95,7 +95,8 @@ class Part:
                 whole = new_attribute(self.module, path, value)
             args.append(whole)
         val = self.linear.meta["val"][..., : len(labels)]
-        return self.emit.node(aten.linear.default, tuple(args), {}, val)
+        emit = Emitter(self.module.graph, self.linear)
+        return emit.node(aten.linear.default, tuple(args), {}, val)
 
 
 def rank(node: fx.Node) -> int:
