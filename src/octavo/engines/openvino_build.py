@@ -13,7 +13,7 @@ from .. import ops
 from ..calibrate import describe
 from ..capture import Signature, module_path
 from ..tensors import attribute
-from . import openvino_shapes  # noqa: F401  (enters its operators in the table)
+from . import openvino_masks, openvino_shapes  # noqa: F401  (they enter operators in the table)
 from .openvino_ops import TABLE, Unsupported, each
 
 aten = torch.ops.aten
@@ -83,7 +83,7 @@ class Builder:
             raise Unsupported(f"no entry for {describe(node)}")
         try:
             return self.named(lower(*_plain(args), **_plain(kwargs)), node)
-        except (RuntimeError, TypeError) as e:  # how openvino refuses what it is given
+        except (RuntimeError, TypeError, OverflowError) as e:  # how openvino and numpy refuse
             raise Unsupported(f"{describe(node)}: {e}") from e
 
     def quantize(self, node: fx.Node) -> Any:

@@ -55,6 +55,28 @@ def ints(values: Any) -> Output:
     return ov.concat([ov.reshape(p, one, False).output(0) for p in parts], 0).output(0)
 
 
+def torch_type(x: Output) -> torch.dtype:
+    """The PyTorch type of a value."""
+    return torch.from_numpy(np.empty(0, x.get_element_type().to_dtype())).dtype
+
+
+def element_type(dtype: torch.dtype) -> Type:
+    """The type of OpenVINO that is the same; the CPU plugin computes in none of the short ones."""
+    if dtype in (torch.float16, torch.bfloat16):
+        raise Unsupported(f"conversion to {dtype}")
+    return Type(np.dtype(str(dtype).removeprefix("torch.")))
+
+
+def cast(value: Any, dtype: torch.dtype) -> Output:
+    """A number or an output in a PyTorch type."""
+    kind = element_type(dtype)
+    if not isinstance(value, Output):
+        return ov.constant(np.array(value, kind.to_dtype())).output(0)
+    if value.get_element_type() == kind:
+        return value
+    return ov.convert(value, kind).output(0)
+
+
 def like(value: Any, x: Output) -> Output:
     """A number as a scalar of x's type; an output as it is."""
     if isinstance(value, Output):
@@ -63,12 +85,17 @@ def like(value: Any, x: Output) -> Output:
         return value
     if x.get_element_type().is_integral() and isinstance(value, float):
         raise Unsupported("an integer tensor and a float number")
-    return ov.constant(np.array(value, x.get_element_type().to_dtype())).output(0)
+    return cast(value, torch_type(x))
 
 
 def pair(a: Any, b: Any) -> tuple[Output, Output]:
-    """Two operands, of which one may be a number, as outputs of one type."""
-    return (a, like(b, a)) if isinstance(a, Output) else (like(a, b), b)
+    """Two operands, of which one may be a number, as outputs of the type PyTorch computes in."""
+    examples = (
+        torch.empty([1] * rank(v), dtype=torch_type(v)) if isinstance(v, Output) else v
+        for v in (a, b)
+    )
+    dtype = torch.result_type(*examples)
+    return cast(a, dtype), cast(b, dtype)
 
 
 def each(value: Any, count: int) -> list[int]:
@@ -100,9 +127,23 @@ def _rsub(a, b, alpha=1):
 @lowers("div")
 def _div(a, b, rounding_mode=None):
     a, b = pair(a, b)
-    if rounding_mode is not None or a.get_element_type().is_integral():
-        raise Unsupported("integer division")
+    if rounding_mode == "floor":
+        return _floor_divide(a, b)
+    if rounding_mode is not None:
+        raise Unsupported(f"division rounded by {rounding_mode}")
+    if a.get_element_type().is_integral():
+        a, b = cast(a, torch.float32), cast(b, torch.float32)
     return ov.divide(a, b)
+
+
+@lowers("floor_divide", operator.floordiv)
+def _floor_divide(a, b):
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    a, b = pair(a, b)
+    if a.get_element_type().is_real():
+        return ov.floor(ov.divide(a, b))
+    return ov.divide(ov.subtract(a, ov.floor_mod(a, b)), b)  # divide truncates integers
 
 
 BINARY = {
@@ -110,6 +151,25 @@ BINARY = {
     "pow": ov.power,
     "maximum": ov.maximum,
     "minimum": ov.minimum,
+    "remainder": ov.floor_mod,
+    "eq": ov.equal,
+    "ne": ov.not_equal,
+    "lt": ov.less,
+    "le": ov.less_equal,
+    "gt": ov.greater,
+    "ge": ov.greater_equal,
+    "bitwise_and": ov.bitwise_and,
+    "bitwise_or": ov.bitwise_or,
+    "bitwise_xor": ov.bitwise_xor,
+    "__and__": ov.bitwise_and,
+    "__or__": ov.bitwise_or,
+    "__xor__": ov.bitwise_xor,
+}
+LOGICAL = {
+    "logical_and": ov.logical_and,
+    "logical_or": ov.logical_or,
+    "logical_xor": ov.logical_xor,
+    "logical_not": ov.logical_not,
 }
 UNARY = {
     "relu": ov.relu,
@@ -125,6 +185,8 @@ UNARY = {
     "neg": ov.negative,
     "abs": ov.absolute,
     "floor": ov.floor,
+    "ceil": ov.ceiling,
+    "bitwise_not": ov.bitwise_not,
     "erf": ov.erf,
     "sin": ov.sin,
     "cos": ov.cos,
@@ -133,11 +195,13 @@ for _name, _fn in BINARY.items():
     lowers(_name)(lambda a, b, _fn=_fn: _fn(*pair(a, b)))
 for _name, _fn in UNARY.items():
     lowers(_name)(lambda x, _fn=_fn: _fn(x))
+for _name, _fn in LOGICAL.items():
+    lowers(_name)(lambda *values, _fn=_fn: _fn(*(cast(v, torch.bool) for v in values)))
 for _fn, _python in (
     (ov.add, operator.add),
     (ov.subtract, operator.sub),
     (ov.multiply, operator.mul),
-    (ov.divide, operator.floordiv),
+    (ov.floor_mod, operator.mod),
 ):
 
     @lowers(_python)
@@ -155,6 +219,17 @@ def _rsqrt(x):
 @lowers("reciprocal")
 def _reciprocal(x):
     return ov.power(x, like(-1.0, x))
+
+
+# ---- types
+
+
+@lowers("to", "_to_copy", "type_as")
+def _to(x, *given, dtype=None, **_):
+    for value in given:  # among a device and flags; type_as and to.other have a tensor
+        dtype = torch_type(value) if isinstance(value, Output) else dtype
+        dtype = value if isinstance(value, torch.dtype) else dtype
+    return x if dtype is None else cast(x, dtype)
 
 
 # ---- activations

@@ -1,4 +1,4 @@
-"""The table's other half: pooling, reductions and operators that move values about."""
+"""The table's second part: pooling, reductions and operators that move values about."""
 
 import math
 import operator
@@ -7,9 +7,21 @@ from typing import Any
 
 import numpy as np
 import openvino.opset15 as ov
+import torch
 from openvino import Output, Type
 
-from .openvino_ops import Unsupported, each, ints, length, like, lowers, rank
+from .openvino_ops import (
+    Unsupported,
+    cast,
+    each,
+    ints,
+    length,
+    like,
+    lowers,
+    pair,
+    rank,
+    torch_type,
+)
 
 LAST = np.iinfo(np.int64).max
 
@@ -50,23 +62,80 @@ def _adaptive_avg_pool(x, size):
     return ov.avg_pool(x, kernel, zeros, zeros, kernel, False, "floor")
 
 
+def _reduce(fn, x, dims, keepdim):
+    dims = list(range(rank(x))) if dims in (None, []) else each(dims, 1)
+    return fn(x, np.array([d % rank(x) for d in dims], np.int64), keepdim)
+
+
 @lowers("mean")
 def _mean(x, dims=None, keepdim=False, dtype=None):
-    dims = list(range(rank(x))) if dims is None else each(dims, 1)
-    return ov.reduce_mean(x, np.array([d % rank(x) for d in dims], np.int64), keepdim)
+    return _reduce(ov.reduce_mean, cast(x, dtype or torch_type(x)), dims, keepdim)
 
 
 @lowers("sum")
 def _sum(x, dims=None, keepdim=False, dtype=None):
-    dims = list(range(rank(x))) if dims is None else each(dims, 1)
-    return ov.reduce_sum(x, np.array([d % rank(x) for d in dims], np.int64), keepdim)
+    return _reduce(ov.reduce_sum, cast(x, dtype or _sum_type(x)), dims, keepdim)
+
+
+@lowers("cumsum")
+def _cumsum(x, dim, dtype=None):
+    return ov.cum_sum(cast(x, dtype or _sum_type(x)), ov.constant(np.int64(dim % rank(x))))
+
+
+def _sum_type(x: Output) -> torch.dtype:
+    kind = torch_type(x)
+    return kind if kind.is_floating_point else torch.int64
+
+
+@lowers("linalg_vector_norm")
+def _vector_norm(x, order=2, dims=None, keepdim=False, dtype=None):
+    if order not in (1, 2):
+        raise Unsupported(f"a norm of order {order}")
+    return _reduce(ov.reduce_l1 if order == 1 else ov.reduce_l2, x, dims, keepdim)
+
+
+@lowers("amax")
+def _amax(x, dims=None, keepdim=False):
+    return _reduce(ov.reduce_max, x, dims, keepdim)
+
+
+@lowers("amin")
+def _amin(x, dims=None, keepdim=False):
+    return _reduce(ov.reduce_min, x, dims, keepdim)
+
+
+@lowers("argmax")
+def _argmax(x, dim=None, keepdim=False, mode="max"):
+    if dim is None:
+        raise Unsupported(f"arg{mode} of the flattened tensor")
+    one = ov.constant(np.int64(1))
+    found = ov.topk(x, one, dim, mode, "value", "i64", stable=True).output(1)  # the first of equals
+    return found if keepdim else ov.squeeze(found, np.array([dim % rank(x)], np.int64)).output(0)
+
+
+lowers("argmin")(lambda x, dim=None, keepdim=False: _argmax(x, dim, keepdim, "min"))
+
+
+@lowers("max")
+def _max(x, dim=None, keepdim=False, mode="max"):
+    """Of all values, of two tensors, or along a dimension with indices."""
+    reduce, two = (_amax, ov.maximum) if mode == "max" else (_amin, ov.minimum)
+    if isinstance(dim, Output):
+        return two(*pair(x, dim))
+    if dim is None:
+        return reduce(x)
+    return [reduce(x, dim, keepdim).output(0), _argmax(x, dim, keepdim, mode)]
+
+
+lowers("min")(lambda x, dim=None, keepdim=False: _max(x, dim, keepdim, "min"))
 
 
 # ---- shape
 
 
 @lowers("view", "reshape", "_unsafe_view")
-def _reshape(x, shape):
+def reshape(x: Output, shape: Sequence[Any]) -> Any:
+    """In another shape, of numbers and scalar outputs; one of them may be -1."""
     free = [i for i, s in enumerate(shape) if isinstance(s, Output)]
     if len(free) == 1 and -1 not in shape:
         shape = [-1 if i == free[0] else s for i, s in enumerate(shape)]
@@ -80,20 +149,21 @@ def _flatten(x, start=0, end=-1):
         return ov.reshape(x, np.array([0, -1], np.int64), True)
     sizes: list[Any] = [0] * start + [-1]
     for d in range(end + 1, rank(x)):
-        sizes.append(_sym_size(x, d))
+        sizes.append(size_of(x, d))
     return ov.reshape(x, ints(sizes), True)
 
 
 @lowers("unflatten")
 def _unflatten(x, dim, sizes):
     dim %= rank(x)
-    before: list[Any] = [_sym_size(x, d) for d in range(dim)]
-    after = [_sym_size(x, d) for d in range(dim + 1, rank(x))]
-    return _reshape(x, before + list(sizes) + after)
+    before: list[Any] = [size_of(x, d) for d in range(dim)]
+    after = [size_of(x, d) for d in range(dim + 1, rank(x))]
+    return reshape(x, before + list(sizes) + after)
 
 
 @lowers("sym_size")
-def _sym_size(x, dim):
+def size_of(x: Output, dim: int) -> Any:
+    """A size: a number where it is known, else a scalar output."""
     size = x.get_partial_shape()[dim % rank(x)]
     if size.is_static:
         return size.get_length()
@@ -119,7 +189,8 @@ def _t(x):
 
 
 @lowers("unsqueeze")
-def _unsqueeze(x, dim):
+def unsqueeze(x: Output, dim: int) -> Any:
+    """With a new dimension of size 1."""
     return ov.unsqueeze(x, np.array([dim % (rank(x) + 1)], np.int64))
 
 
@@ -154,6 +225,11 @@ def like_int(value: Any) -> Output:
     return value if isinstance(value, Output) else ov.constant(np.int64(value)).output(0)
 
 
+@lowers("repeat")
+def _repeat(x, counts):
+    return ov.tile(x, ints(counts))
+
+
 @lowers("cat")
 def _cat(tensors: Sequence[Output], dim=0):
     return ov.concat(list(tensors), dim % rank(tensors[0]))
@@ -162,7 +238,7 @@ def _cat(tensors: Sequence[Output], dim=0):
 @lowers("stack")
 def _stack(tensors: Sequence[Output], dim=0):
     dim %= rank(tensors[0]) + 1
-    return ov.concat([_unsqueeze(t, dim).output(0) for t in tensors], dim)
+    return ov.concat([unsqueeze(t, dim).output(0) for t in tensors], dim)
 
 
 def _parts(x, sizes, dim):
