@@ -61,7 +61,7 @@ def torch_type(x: Output) -> torch.dtype:
 
 
 def element_type(dtype: torch.dtype) -> Type:
-    """The type of OpenVINO that is the same; the CPU plugin computes in none of the short ones."""
+    """OpenVINO's name of a type; not of half types, whose rounding the engine leaves out."""
     if dtype in (torch.float16, torch.bfloat16):
         raise Unsupported(f"conversion to {dtype}")
     return Type(np.dtype(str(dtype).removeprefix("torch.")))

@@ -45,8 +45,8 @@ def profile(model: Any, *args: Any, rounds: int = 50, **kwargs: Any) -> list[Ope
 
     >>> from octavo.bench import profile
     >>> q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
-    >>> [operator.kind for operator in profile(q, torch.rand(8, 4))][:1]
-    ['FullyConnected']
+    >>> "FullyConnected" in {operator.kind for operator in profile(q, torch.rand(8, 4))}
+    True
     """
     if isinstance(model, QuantizedModel):
         model = model.compile()
