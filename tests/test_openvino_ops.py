@@ -129,6 +129,7 @@ OPERATORS = {
     "int to a float power": (lambda x: x.abs() ** 0.5, whole),
     "ceil": (lambda x: x.ceil(), floats),
     "sizes": (lambda x: x.reshape(x.shape[0] * 2, -1) * (x.shape[0] // 2 - x.shape[0] % 2), floats),
+    "swapaxes": (lambda x: x.swapaxes(0, -1), floats),
     "repeat": (lambda x: x.repeat(2, 1, x.shape[0]), floats),
     "identities": (lambda x: x.detach().contiguous().clone() + 1, floats),
     "softmax in a type": (lambda x: F.softmax(x, -1, dtype=torch.float32), floats),

@@ -176,7 +176,7 @@ def _permute(x, dims):
     return ov.transpose(x, np.array([d % rank(x) for d in dims], np.int64))
 
 
-@lowers("transpose")
+@lowers("transpose", "swapaxes", "swapdims")
 def _transpose(x, a, b):
     order = list(range(rank(x)))
     order[a], order[b] = order[b], order[a]
