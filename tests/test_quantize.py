@@ -166,15 +166,7 @@ def test_trained_nets_keep_their_accuracy(name):
     assert right8 > right - 0.3
     assert right8 > BEST_PEER[name] - 0.1
     assert expected.argmax(1).eq(got.argmax(1)).float().mean() > 0.985
-    # before a residual add OpenVINO leaves the convolution's own output unrounded
-    assert octavo.sqnr(q(x[:200]), fast(x[:200])) > (33 if name == "mobilenet" else 35)
-
-
-def test_engines_agree_on_trained_weights_where_no_rounding_is_left_out():
-    net, x = nets.load("mobilenet"), nets.data("test", 200)[0]
-    config = octavo.Config(keep_float=["add"])
-    q = octavo.quantize(net, nets.data("calib", 128)[0].split(64), config=config)
-    assert octavo.sqnr(q(x), q.compile()(x)) > 45
+    assert octavo.sqnr(q(x[:200]), fast(x[:200])) > 35
 
 
 def test_the_length_of_a_sequence_is_free_where_it_is_seen_to_vary_or_is_of_tokens():

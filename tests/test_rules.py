@@ -70,7 +70,7 @@ def test_integer_arithmetic_by_hand():
     """A linear layer's output is scale_x * scale_w * (integer dot product) + bias, exactly."""
     layer = nn.Linear(16, 3)
     x = torch.randn(5, 16)
-    q = quantize(layer, x)
+    q = octavo.quantize(layer, x, config=octavo.Config(correct_biases=False))
     tensors = dict(q.graph_module.named_buffers())
     s = next(v for k, v in tensors.items() if k.endswith(".scale"))
     z = next(v for k, v in tensors.items() if k.endswith(".zero_point"))
@@ -215,6 +215,26 @@ def test_joins_of_two_activations(kind):
     assert rows(q)[kind].precision == "int8"
     assert octavo.sqnr(net(x), q(x)) > 28
     assert octavo.sqnr(q(x), q.compile()(x)) > 35
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_add_takes_the_last_convolution_unrounded_unless_others_read_it(shared):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.a, self.last = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.a(x)
+            total = self.last(x + y)
+            return (total, y) if shared else total
+
+    q = quantize(Block(), torch.randn(4, 3, 8, 8))
+    (add,) = [n for n in q.graph.nodes if n.target is torch.ops.aten.add.Tensor]
+    operands = ["dequantize" in n.name for n in add.args[:2]]
+    assert operands == [True, shared]
+    assert rows(q)["add"].precision == "int8"
 
 
 def test_an_add_that_layer_norm_reads_stays_float():

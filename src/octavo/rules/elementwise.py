@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx, nn
 
+from ..calibrate import operator_name
 from ..patterns import register_pattern
 from .base import Rule
+from .conv import Conv
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -34,10 +36,19 @@ class Elementwise(Rule):
         return ""
 
     def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
-        """Both operands, if the output is read as integers and convolutions made them."""
+        """Both operands, if the output is read as integers and convolutions made them.
+
+        Engines add to a convolution's sums before they round them: one that only the add reads
+        (the last, of two) stays as it is.
+        """
         inputs = self.activations()
-        around = output_wanted and all(a.name in quantizer.convolutional for a in inputs)
-        return inputs if around else []
+        if not (output_wanted and all(a.name in quantizer.convolutional for a in inputs)):
+            return []
+        if operator_name(self.operator) == "add" and inputs[0] is not inputs[1]:
+            for a in sorted(inputs, reverse=True):
+                if isinstance(quantizer.rule_of(a), Conv) and len(a.users) == 1:
+                    return [n for n in inputs if n is not a]
+        return inputs
 
 
 def is_float(node: fx.Node) -> bool:
