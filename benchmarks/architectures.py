@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import peers
 import timm
 import torch
 import torchvision
 import transformers
+from peer_models import images, settle_batch_norms
 from torch import Tensor, nn
 
 Inputs = Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
@@ -37,14 +37,14 @@ def settle(model: nn.Module, inputs: Inputs) -> nn.Module:
     for name, p in model.named_parameters():
         if p.numel() > 1 and not name.endswith("bias") and p.abs().max() < 1e-3:
             p.copy_(0.02 * torch.randn(p.shape, generator=generator) + (0.2 if p.dim() == 1 else 0))
-    return peers.settle_batch_norms(model, (inputs(4, seed) for seed in range(3)))
+    return settle_batch_norms(model, (inputs(4, seed) for seed in range(3)))
 
 
 # ---- images
 
 
 def image(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-    return (next(peers.images(batch, batch, seed, size)),), {}
+    return (next(images(batch, batch, seed, size)),), {}
 
 
 def of_torchvision(name: str, size: int) -> Architecture:
@@ -72,16 +72,16 @@ def detector(name: str) -> nn.Module:
 
 
 def boxes(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-    return (list(next(peers.images(batch, batch, seed, size)).sigmoid()),), {}
+    return (list(next(images(batch, batch, seed, size)).sigmoid()),), {}
 
 
 def clip(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-    frames = torch.stack([next(peers.images(batch, batch, seed + i, size)) for i in range(16)], 2)
+    frames = torch.stack([next(images(batch, batch, seed + i, size)) for i in range(16)], 2)
     return (frames.cumsum(2) / 4,), {}
 
 
 def two_images(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-    first, second = (next(peers.images(batch, batch, seed + i, size)) for i in range(2))
+    first, second = (next(images(batch, batch, seed + i, size)) for i in range(2))
     return (first.tanh(), (0.8 * first + 0.2 * second).tanh()), {}
 
 
@@ -103,7 +103,7 @@ def tokens(batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dic
 
 
 def pixels(size: int, batch: int, seed: int, length: int = 0) -> tuple[tuple[Any, ...], dict]:
-    return (), {"pixel_values": next(peers.images(batch, batch, seed, size))}
+    return (), {"pixel_values": next(images(batch, batch, seed, size))}
 
 
 def features(name: str, shape: tuple[int, ...], batch: int, seed: int, length: int = 0):

@@ -1,0 +1,239 @@
+"""The peers of `peers.py`: how each makes a model int8, and a call of it with one input."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from peer_models import images, tiny_model
+from torch import Tensor, nn
+
+import octavo
+
+THREADS = os.cpu_count() or 1
+ANY_BATCH = ({0: torch.export.Dim.DYNAMIC},)
+
+Call = Callable[[], Any]
+Data = Iterable[Tensor]  # batches, the same each time they are read
+
+
+class Peer(NamedTuple):
+    """`prepare` makes a model of any batch size, `compile` a call of it with one input."""
+
+    title: str
+    prepare: Callable[[nn.Module, Data], Any]
+    compile: Callable[[Any, Tensor], Call]
+    int8: bool = True
+
+
+def first(data: Data) -> Tensor:
+    return next(iter(data))
+
+
+# ---- PyTorch and Octavo
+
+
+def keep_float(model: nn.Module, data: Data) -> nn.Module:
+    return model
+
+
+def call_torch(model: nn.Module, x: Tensor) -> Call:
+    return partial(model, x)
+
+
+def quantize_octavo(model: nn.Module, data: Data) -> octavo.QuantizedModel:
+    return octavo.quantize(model, data, progress=False)
+
+
+def compile_octavo(model: octavo.QuantizedModel, x: Tensor) -> Call:
+    return partial(model.compile(threads=THREADS), x)
+
+
+# ---- OpenVINO and NNCF
+
+
+@torch.no_grad()
+def convert_openvino(model: nn.Module, data: Data) -> Any:
+    import openvino
+
+    x = first(data)
+    shape = openvino.PartialShape([-1, *x.shape[1:]])
+    return openvino.convert_model(model, example_input=x, input=[shape])
+
+
+def compile_openvino(model: Any, x: Tensor, **settings: str) -> Call:
+    import openvino
+
+    fixed = model.clone()
+    fixed.reshape(list(x.shape))
+    settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(THREADS)}
+    request = openvino.Core().compile_model(fixed, "CPU", settings).create_infer_request()
+    infer = partial(request.infer, [x.numpy()], share_inputs=True, share_outputs=True)
+    return lambda: infer()[0]
+
+
+def compile_openvino_float32(model: Any, x: Tensor) -> Call:
+    """Not bfloat16, which OpenVINO would choose for a float model where the processor has it."""
+    return compile_openvino(model, x, INFERENCE_PRECISION_HINT="f32")
+
+
+def quantize_nncf(model: nn.Module, data: Data) -> Any:
+    import nncf
+
+    return nncf.quantize(convert_openvino(model, data), nncf.Dataset(data, Tensor.numpy))
+
+
+# ---- ONNX Runtime
+
+
+def quantize_onnxruntime(model: nn.Module, data: Data) -> bytes:
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        names = {"input_names": ["x"], "dynamic_shapes": ANY_BATCH, "external_data": False}
+        torch.onnx.export(model, (first(data),), exported, dynamo=True, verbose=False, **names)
+        # unsigned activations: several times faster on x86 than signed, the default
+        types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        source, reader = preprocessed_onnx(exported), OnnxReader(data)
+        quantize_static(source, quantized, reader, per_channel=True, **types)
+        return quantized.read_bytes()
+
+
+def preprocessed_onnx(exported: Path) -> Path:
+    """ONNX Runtime's own preparation for quantizing, or the file as it is where that fails."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = exported.with_name("prepared.onnx")
+    try:
+        quant_pre_process(exported, prepared)
+    except Exception:
+        return exported
+    return prepared
+
+
+class OnnxReader:
+    """Calibration data as ONNX Runtime reads it."""
+
+    def __init__(self, data: Data) -> None:
+        self.rest = iter(data)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        x = next(self.rest, None)
+        return None if x is None else {"x": x.numpy()}
+
+
+def compile_onnxruntime(model: bytes, x: Tensor) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    # threads that wait busily after a call would slow down the next peer
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    run = partial(session.run, None, {"x": x.numpy()})
+    return lambda: run()[0]
+
+
+# ---- torch.ao and its successor
+
+
+@torch.no_grad()
+def quantize_torch_ao(model: nn.Module, data: Data) -> nn.Module:
+    from torch.ao.quantization import get_default_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+    torch.backends.quantized.engine = "x86"
+    mapping = get_default_qconfig_mapping("x86")
+    prepared = prepare_fx(copy.deepcopy(model), mapping, (first(data),))
+    for x in data:
+        prepared(x)
+    return convert_fx(prepared)
+
+
+@torch.no_grad()
+def quantize_torchao(model: nn.Module, data: Data) -> nn.Module:
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    # strict: the quantizer refuses a module called twice, which other graphs show as one
+    graph = torch.export.export(model, (first(data),), dynamic_shapes=ANY_BATCH, strict=True)
+    prepared = prepare_pt2e(graph.module(), quantizer)
+    for x in data:
+        prepared(x)
+    return convert_pt2e(prepared)
+
+
+def compile_torchao(model: nn.Module, x: Tensor) -> Call:
+    """Needs a C++ compiler; only frozen weights are packed for the integer kernels."""
+    import torch._inductor.config as inductor
+
+    compiled = torch.compile(model, dynamic=False, fullgraph=True)
+    with torch.inference_mode(), inductor.patch(freezing=True):
+        compiled(x)
+    return partial(compiled, x)
+
+
+PEERS = {
+    "eager": Peer("PyTorch float", keep_float, call_torch, int8=False),
+    "openvino": Peer("OpenVINO float", convert_openvino, compile_openvino_float32, int8=False),
+    "octavo": Peer("Octavo", quantize_octavo, compile_octavo),
+    "nncf": Peer("NNCF + OpenVINO", quantize_nncf, compile_openvino),
+    "onnxruntime": Peer("ONNX Runtime", quantize_onnxruntime, compile_onnxruntime),
+    "torch.ao": Peer("torch.ao FX", quantize_torch_ao, call_torch),
+    "torchao": Peer("torchao + inductor", quantize_torchao, compile_torchao),
+}
+
+
+# ---- running them
+
+
+class Outcome(NamedTuple):
+    value: Any = None
+    seconds: float = math.nan
+    error: str = ""
+
+
+def attempt(work: Callable[..., Any], *args: Any) -> Outcome:
+    """The value of `work(*args)` with the seconds it took, or what went wrong, in one line."""
+    start = time.perf_counter()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            value = work(*args)
+    except Exception as e:
+        line = next(iter(str(e).strip().splitlines()), "")
+        return Outcome(error=f"{type(e).__name__}: {line}"[:120])
+    return Outcome(value, time.perf_counter() - start)
+
+
+def first_call(peer: Peer, prepared: Any, x: Tensor) -> tuple[Call, Tensor]:
+    """The compiled call and a copy of its first output."""
+    call = peer.compile(prepared, x)
+    with torch.inference_mode():
+        return call, torch.as_tensor(call()).clone()
+
+
+def warm_up(peers: Iterable[str]) -> None:
+    """All cores, no chatter, and each peer's imports done, so that no time pays for them."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", octavo.CollapseWarning)  # it tells of sites left float
+    torch.set_num_threads(THREADS)
+    data = list(images(16, batch=8, seed=0, size=32))
+    for peer in map(PEERS.get, peers):
+        attempt(lambda p: first_call(p, p.prepare(tiny_model(), data), data[0]), peer)
