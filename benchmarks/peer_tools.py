@@ -93,7 +93,11 @@ def compile_openvino_float32(model: Any, x: Tensor) -> Call:
 def quantize_nncf(model: nn.Module, data: Data) -> Any:
     import nncf
 
-    return nncf.quantize(convert_openvino(model, data), nncf.Dataset(data, Tensor.numpy))
+    # as its documentation says: without it vit_b_16 has an SQNR of 2 dB instead of 28
+    attends = any("attention" in type(module).__name__.lower() for module in model.modules())
+    kind = nncf.ModelType.TRANSFORMER if attends else None
+    batches = nncf.Dataset(data, Tensor.numpy)
+    return nncf.quantize(convert_openvino(model, data), batches, model_type=kind)
 
 
 # ---- ONNX Runtime
