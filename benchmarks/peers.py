@@ -152,7 +152,7 @@ def compare_peers(facts: dict[str, str], options: argparse.Namespace) -> list[Re
     for name in options.models:
         with console.status(f"measuring {name}"):
             results += benchmark(name, options)
-    print(as_text(facts, results, box.SIMPLE_HEAD, max(console.width, 110)), end="")
+    print(as_text(facts, results, box.SIMPLE_HEAD, max(console.width, 120)), end="")
     if options.markdown:
         options.markdown.write_text(as_text(facts, results, box.MARKDOWN, 200))
     return results
