@@ -47,8 +47,8 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_weighted_operators(kind):
     layer, shape = CONVOLUTIONS[kind]
-    x = torch.randn(6, *shape)
-    q = quantize(layer, x)
+    x = torch.randn(6, *shape) + 0.5
+    q = octavo.quantize(layer, x, config=octavo.Config(correct_biases=False))
     (row,) = q.report().rows
     assert (row.precision, row.weight_bits, row.activation_bits) == ("int8", 8, 8)
     # the same by hand: fake quantized input and weight through the float layer
@@ -69,7 +69,7 @@ def test_weighted_operators(kind):
 def test_integer_arithmetic_by_hand():
     """A linear layer's output is scale_x * scale_w * (integer dot product) + bias, exactly."""
     layer = nn.Linear(16, 3)
-    x = torch.randn(5, 16)
+    x = torch.randn(5, 16) + 0.5
     q = octavo.quantize(layer, x, config=octavo.Config(correct_biases=False))
     tensors = dict(q.graph_module.named_buffers())
     s = next(v for k, v in tensors.items() if k.endswith(".scale"))
@@ -78,6 +78,40 @@ def test_integer_arithmetic_by_hand():
     dot = qx @ tensors["weight_int8"].long().T
     expected = dot * s * tensors["weight_scale"] + layer.bias
     torch.testing.assert_close(q(x), expected)
+
+
+@pytest.mark.parametrize("high, signed", [(4.0, True), (4.8, True), (5.2, False)])
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Conv2d(4, 3, 1)], ids=["linear", "conv"])
+def test_what_linears_read_has_no_zero_point_if_nearly_symmetric(layer, high, signed):
+    """8 / (4 + 4) = 1, 9.6 / 8.8 = 1.09 and 10.4 / 9.2 = 1.13 times as wide as it must be."""
+    shape = (8, 4) if isinstance(layer, nn.Linear) else (8, 4, 2, 2)
+    x = torch.rand(shape)
+    x.view(-1)[0], x.view(-1)[1] = -4.0, high
+    tensors = dict(quantize(layer, x).graph_module.named_buffers())
+    scale, zero_point = (
+        next(v for k, v in tensors.items() if k.endswith(end)) for end in (".scale", ".zero_point")
+    )
+    if signed and isinstance(layer, nn.Linear):
+        assert (zero_point, scale) == (0, pytest.approx(high / 127))
+    else:
+        assert (zero_point, scale) == (round(4 * 255 / (4 + high)), pytest.approx((4 + high) / 255))
+
+
+def test_roll_is_in_float_and_quantized_after():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.fc(self.norm(x).roll((1, -2), (1, 2)).flatten(1, 2))
+
+    x = torch.randn(4, 6, 6, 8)
+    q = quantize(Shifted(), x)
+    assert (rows(q)["roll"].precision, rows(q)["roll"].reason) == ("float", "quantized after it")
+    (quantized,) = [n for n in q.graph.nodes if n.target is ops.quantize]
+    assert quantized.args[0].target is torch.ops.aten.roll.default
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
 
 
 ACTIVATIONS = {
@@ -147,7 +181,6 @@ THROUGH = {
     "split": lam(lambda x: x.split(3, dim=2)[1]),
     "chunk": lam(lambda x: x.chunk(2, dim=3)[0]),
     "squeeze": lam(lambda x: x.unsqueeze(1).squeeze(1)),
-    "roll": lam(lambda x: x.roll((1, -2), (2, 3))),
     "expand": lam(lambda x: x[:, :, :1].expand(-1, -1, 5, -1)),
     "pixel_shuffle": lam(lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2)),
     "unbind": lam(lambda x: torch.stack(x.unbind(2)[:2], 2).reshape(x.shape[0], 8, 2, 8)),

@@ -46,6 +46,12 @@ class QParams:
     axis: int | None = None
 
     @property
+    def asymmetry(self) -> float:
+        """How many times wider the range would be if it were symmetric: 1 to 2."""
+        low, high = self.range
+        return 2 * max(-low, high) / (high - low)
+
+    @property
     def range(self) -> tuple[float, float]:
         """Smallest and largest real number the integers reach (over all channels)."""
         low = (self.spec.qmin - self.zero_point) * self.scale

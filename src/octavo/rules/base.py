@@ -29,6 +29,7 @@ class Rule:
     lossless: ClassVar[bool] = False  # moves integers about, adds no error: never turned float
     idle_reason: ClassVar[str] = "no int8 operator reads its output"
     shares_range: ClassVar[bool] = False  # the output has the scale and zero_point of its inputs
+    signed_input: ClassVar[bool] = False  # reads int8 as well as uint8
     # Whether the output is a convolution's: yes, no, or (None) if all computed inputs are. Adds
     # and products are int8 only among convolutions.
     convolutional: ClassVar[bool | None] = None

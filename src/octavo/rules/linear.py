@@ -11,6 +11,8 @@ from .base import Weighted
 class Linear(Weighted):
     """x @ weight.T + bias; the weight is (out, in)."""
 
+    signed_input = True
+
 
 for _activation in FUSED:
     register_pattern((_activation, nn.Linear))(Linear)

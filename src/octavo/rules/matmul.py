@@ -20,6 +20,7 @@ class Matmul(Rule):
     """Operands are int8 without zero points, the only form that is faster than float."""
 
     input_spec = SYMMETRIC_ACTIVATION
+    signed_input = True
     convolutional = False
 
     def weights(self) -> dict[fx.Node, int]:

@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING
 
 from ..patterns import register_pattern
-from .base import PassThrough
+from .base import FloatBetween, PassThrough
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LAYOUT = (
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
     *("permute", "transpose", "t", "movedim", "slice", "select", "narrow", "expand", "repeat"),
-    *("split", "split_with_sizes", "chunk", "unbind", "flip", "roll", "index_select"),
+    *("split", "split_with_sizes", "chunk", "unbind", "flip", "index_select"),
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "expand_as", "view_as"),
 )
 
@@ -25,6 +25,13 @@ class Layout(PassThrough):
 
 for _name in LAYOUT:
     register_pattern(_name)(Layout)
+
+
+@register_pattern("roll")
+class Roll(FloatBetween):
+    """OpenVINO rolls floats only: quantized before it, what follows would read floats as well."""
+
+    float_reason = "quantized after it"
 
 
 @register_pattern(operator.getitem)
