@@ -94,6 +94,23 @@ def test_no_network_gets_worse_and_the_report_says_what_was_gained(name):
         assert q.report().output_sqnr == max(step.before, step.after)
 
 
+def test_a_bias_that_the_model_computes_is_left_alone():
+    class Computed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            bias = self.layer.bias * x.abs().mean()
+            return self.last(torch.nn.functional.linear(x, self.layer.weight, bias))
+
+    x = torch.randn(32, 8)
+    q = octavo.quantize(Computed(), x)
+    corrected = [name for name, _ in q.named_buffers() if "corrected" in name]
+    assert len(corrected) == 1
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
+
+
 def test_it_can_be_left_out():
     net, inputs = make("residual")
     q = octavo.quantize(net, calls(inputs), config=Config(correct_biases=False))

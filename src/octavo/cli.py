@@ -79,9 +79,13 @@ def quantize(
     min_sqnr: Annotated[
         float, typer.Option(help="Turn sites float until the output's SQNR is so many dB.")
     ] = 10.0,
+    optimize: Annotated[
+        str, typer.Option(help="size, or latency: float what measures slower in int8 here.")
+    ] = "size",
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file."""
-    config = Config(observer=observer, keep_float=tuple(keep_float or ()), min_sqnr=min_sqnr)
+    kept = tuple(keep_float or ())
+    config = Config(observer=observer, keep_float=kept, min_sqnr=min_sqnr, optimize=optimize)
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = load_model(model, weights)

@@ -22,6 +22,8 @@ class Config:
         matches nothing is an error.
     min_sqnr: in dB; while the outputs' signal to noise ratio on calibration data is lower, sites
         are turned float, worst first, with a warning. 0 turns the guard off.
+    optimize: "size" (int8 wherever a rule has it) or "latency": kinds of operators, such as "add",
+        without which OpenVINO runs the whole model faster on this machine stay float; some seconds.
     correct_biases: take back the shift that quantization gives each channel's mean, where that
         raises the SQNR measured on other samples.
     tune_samples: calibration samples kept for the methods that look at them again.
@@ -35,6 +37,7 @@ class Config:
     observer: str = "minmax"
     keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
+    optimize: str = "size"
     correct_biases: bool = True
     tune_samples: int = 8
     measure_samples: int = 8
@@ -43,6 +46,8 @@ class Config:
         if self.observer not in OBSERVERS:
             known = ", ".join(map(repr, OBSERVERS))
             raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
+        if self.optimize not in ("size", "latency"):
+            raise ConfigError(f"optimize={self.optimize!r}: choose 'size' or 'latency'")
         if isinstance(self.keep_float, str | int | type):
             raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
         entries = (e.__name__ if isinstance(e, type) else e for e in self.keep_float)

@@ -4,6 +4,7 @@ Each is a function of a `Quantizer` and works alone; `steps.py` applies those th
 """
 
 from .bias import correct_biases
+from .latency import choose_for_latency
 from .steps import Converted, convert_tuned
 
-__all__ = ["Converted", "convert_tuned", "correct_biases"]
+__all__ = ["Converted", "choose_for_latency", "convert_tuned", "correct_biases"]

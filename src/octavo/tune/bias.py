@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, fx
 
 from ..tensors import attribute, new_attribute, own_path
+from ..tidy.batch_norm import OUTPUT_AXIS
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
 
 aten = torch.ops.aten
 
-STEPS = 3  # of Newton's method, through the activation
+STEPS = 2  # of Newton's method, through the activation
 PROBE, LARGEST_STEP = 0.05, 0.25  # in standard deviations of a channel
 FLATTEST = 0.05  # where an activation hardly moves with its input, its mean is left alone
 
@@ -34,7 +35,11 @@ def correct_biases(
     batches: flat inputs. All of them pass one operator before the next: memory is that of one
         forward pass of them all together, so a few dozen samples are right.
     """
-    sites = quantizer.weighted_sites()
+    sites = [
+        rule
+        for rule in quantizer.weighted_sites()
+        if _can_be_shifted(quantizer.module, rule.operator)
+    ]
     operators = {rule.root: rule.operator for rule in sites}
     runs = _Runs(quantizer.module, batches)
     expected = {n: _means(operators[n], runs.values(n)) for n in runs if n in operators}
@@ -49,6 +54,16 @@ def correct_biases(
             _add_to_bias(quantized, operator, shift)
     quantized.graph.eliminate_dead_code()
     quantized.recompile()
+
+
+def _can_be_shifted(module: fx.GraphModule, operator: fx.Node) -> bool:
+    """Whether it is one of PyTorch's own layers, on batches, with a constant bias or none."""
+    if operator.target not in OUTPUT_AXIS:
+        return False
+    bias, rank = operator.args[2], operator.meta["val"].dim()
+    weight = attribute(module, operator.args[1].target)
+    batched = operator.target is aten.linear.default or rank == weight.dim()
+    return batched and rank > 1 and (bias is None or bias.op == "get_attr")
 
 
 class _Runs:
@@ -91,20 +106,20 @@ def _find_shift(runs: _Runs, operator: fx.Node, root: fx.Node, expected: Tensor)
             runs.run(root)
         return _means(operator, runs.values(root))
 
-    shift = expected.new_zeros(expected.shape[1])
-    means = shifted(shift)
+    means = _means(operator, runs.values(root))
     if root is operator:
         shift = _beyond_chance(expected - means)
-    else:
-        spread = _spread(operator, values)
-        for _ in range(STEPS):
-            probe = PROBE * spread + 1e-6
-            slope = (shifted(shift + probe) - means).mean(0) / probe
-            step = _beyond_chance(expected - means) / slope.clamp(min=FLATTEST)
-            step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
-            shift = shift + torch.where(slope > FLATTEST, step, 0.0)
-            means = shifted(shift)
-    shifted(shift)
+        shifted(shift)
+        return shift
+    spread = _spread(operator, values)
+    probe = PROBE * spread + 1e-6
+    slope = (shifted(probe) - means).mean(0) / probe
+    shift = torch.zeros_like(probe)
+    for _ in range(STEPS):
+        step = _beyond_chance(expected - means) / slope.clamp(min=FLATTEST)
+        step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
+        shift = shift + torch.where(slope > FLATTEST, step, 0.0)
+        means = shifted(shift)
     return shift
 
 
@@ -140,8 +155,7 @@ def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
 
 def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
     """The standard deviation of each channel."""
-    rows = [_by_channel(operator, v).transpose(0, 1).flatten(1) for v in values]
-    return torch.cat(rows, 1).std(1)
+    return torch.stack([_by_channel(operator, v).var((0, 2)) for v in values]).mean(0).sqrt()
 
 
 def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:
