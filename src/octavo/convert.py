@@ -116,6 +116,16 @@ class Conversion:
             self.grid_env[node.name] = dequantized
         return self.grid_env[node.name]
 
+    def load_unrounded(self, node: fx.Node) -> fx.Node:
+        """A value as computed, with the integers it would become told to the engine."""
+        q = self.load_quantized(node)
+        args = (self.computed[node.name], *q.args[1:5])
+        if not q.users:
+            self.graph.erase_node(self.quant_env.pop(node.name))
+        self.env[node.name] = self.graph.call_function(ops.unrounded, args)
+        self.env[node.name].meta = dict(node.meta)
+        return self.env[node.name]
+
     def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Emit the quantization of `value`, what `node` has become."""
         self.computed[node.name] = value
@@ -136,7 +146,10 @@ class Conversion:
 
     def rule(self, rule: Rule) -> fx.Node:
         """Copy the nodes a rule covers, with integers on the inputs it wants and int8 weights."""
-        inputs = {n: self.load_grid(n) for n in self.quantizer.reads.get(rule.root.name, ())}
+        reads = self.quantizer.reads.get(rule.root.name, ())
+        inputs = {n: self.load_grid(n) for n in reads if n is not rule.unrounded}
+        if rule.unrounded is not None and rule.unrounded in reads:
+            inputs[rule.unrounded] = self.load_unrounded(rule.unrounded)
         weights = rule.weights() if self.quantizer.reads_integers(rule) else {}
         local: dict[fx.Node, fx.Node] = {}
 

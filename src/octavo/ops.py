@@ -1,4 +1,4 @@
-"""The two operators Octavo adds to PyTorch: `octavo::quantize` and `octavo::dequantize`.
+"""The operators Octavo adds to PyTorch: `octavo::quantize`, `dequantize` and `unrounded`.
 
 Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside them, so that
 `.to(device)` and `.to(dtype)` of a quantized model reach them.
@@ -12,6 +12,7 @@ _lib.define(
     "quantize(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax, "
     "ScalarType dtype, int? axis=None) -> Tensor"
 )
+_lib.define("unrounded(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax) -> Tensor")
 _lib.define("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, int? axis=None) -> Tensor")
 
 
@@ -45,6 +46,12 @@ def _dequantize(
     return x.mul_(_along(scale, axis, q.dim()))
 
 
+def _unrounded(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
+    """x itself: an engine adds to it in the registers it is summed in, and rounds after that."""
+    return x.clone()
+
+
+_lib.impl("unrounded", _unrounded, "CompositeExplicitAutograd")
 _lib.impl("quantize", _quantize, "CompositeExplicitAutograd")
 _lib.impl("dequantize", _dequantize, "CompositeExplicitAutograd")
 
@@ -54,6 +61,11 @@ def _(x, scale, zero_point, qmin, qmax, dtype, axis=None):
     return torch.empty_like(x, dtype=dtype)
 
 
+@torch.library.register_fake("octavo::unrounded", lib=_lib)
+def _(x, scale, zero_point, qmin, qmax):
+    return torch.empty_like(x)
+
+
 @torch.library.register_fake("octavo::dequantize", lib=_lib)
 def _(q, scale, zero_point=None, axis=None):
     return torch.empty_like(q, dtype=scale.dtype)
@@ -61,3 +73,4 @@ def _(q, scale, zero_point=None, axis=None):
 
 quantize = torch.ops.octavo.quantize.default
 dequantize = torch.ops.octavo.dequantize.default
+unrounded = torch.ops.octavo.unrounded.default

@@ -38,7 +38,7 @@ PYTHON_OPERATORS = {
         *(operator.mod, operator.neg, operator.truediv, operator.eq, operator.ge, operator.le),
     )
 }
-OWN_OPERATORS = {str(op): op for op in (ops.quantize, ops.dequantize)}
+OWN_OPERATORS = {str(op): op for op in (ops.quantize, ops.dequantize, ops.unrounded)}
 # A graph becomes Python source when it is compiled: names must be no more than names.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")

@@ -69,7 +69,7 @@ class Builder:
     def call(self, node: fx.Node) -> Any:
         """Lower one operator."""
         target = getattr(node.target, "overloadpacket", node.target)
-        if node.target is ops.quantize:
+        if node.target in (ops.quantize, ops.unrounded):
             return self.named(self.quantize(node), node)
         if node.target is ops.dequantize:
             return self.dequantize(node)

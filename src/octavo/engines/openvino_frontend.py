@@ -89,7 +89,7 @@ def in_floats(module: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(module)
     graph = module.graph
     for node in graph.nodes:
-        if node.target is ops.quantize and not passes_grid(node):
+        if node.target in (ops.quantize, ops.unrounded) and not passes_grid(node):
             low, high = grid_bounds(module, node)
             with graph.inserting_before(node):
                 bounds = [

@@ -38,6 +38,7 @@ class Rule:
         self.root = node
         self.nodes: list[fx.Node] = [node]
         self.reason = ""
+        self.unrounded: fx.Node | None = None  # the input an engine has as sums, not yet rounded
 
     @property
     def operator(self) -> fx.Node:

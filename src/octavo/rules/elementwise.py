@@ -39,16 +39,14 @@ class Elementwise(Rule):
         """Both operands, if the output is read as integers and convolutions made them.
 
         Engines add to a convolution's sums before they round them: one that only the add reads
-        (the last, of two) stays as it is.
+        (the first operand, of two) is `unrounded`.
         """
         inputs = self.activations()
-        if not (output_wanted and all(a.name in quantizer.convolutional for a in inputs)):
-            return []
-        if operator_name(self.operator) == "add" and inputs[0] is not inputs[1]:
-            for a in sorted(inputs, reverse=True):
-                if isinstance(quantizer.rule_of(a), Conv) and len(a.users) == 1:
-                    return [n for n in inputs if n is not a]
-        return inputs
+        around = output_wanted and all(a.name in quantizer.convolutional for a in inputs)
+        if around and operator_name(self.operator) == "add" and inputs[0] is not inputs[1]:
+            sums = (n for n in inputs if isinstance(quantizer.rule_of(n), Conv))
+            self.unrounded = next((n for n in sums if len(n.users) == 1), None)
+        return inputs if around else []
 
 
 def is_float(node: fx.Node) -> bool:
