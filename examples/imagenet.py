@@ -7,6 +7,7 @@ scikit-learn; nothing is downloaded when this runs.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import io
 import random
@@ -125,7 +126,14 @@ def print_results(q: octavo.QuantizedModel, net: Net, int8_net: Net) -> None:
     t = make_table(title, "net", "agree", "SQNR", "MB", "ms", "faster")
     t.add_row("EfficientNet-Lite0", agree, noise, size(q), *timed.cells())
     console.print(t)
-    print_notes("agree: same class as float; SQNR: of the logits; MB: all tensors")
+    few = x[::10]
+    reference, double = q(few), copy.deepcopy(q).to(torch.float64)(few.double()).float()
+    print_notes(
+        "agree: same class as float; SQNR: of the logits; MB: all tensors",
+        f"int8 in OpenVINO and in PyTorch agree to {octavo.sqnr(reference, int8_net(few)):.1f} dB; "
+        f"PyTorch's float64 and float32 runs of the int8 graph to "
+        f"{octavo.sqnr(double, reference):.1f} dB",
+    )
 
 
 def print_photos(net: Net, int8_net: Net) -> None:
