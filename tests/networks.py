@@ -1,5 +1,7 @@
 """Small networks that between them use every rule, as users write them, and inputs for them."""
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -217,3 +219,21 @@ def calls(make_inputs, batches=4, size=4):
         names = ("left",) if kwargs else ()
         found.append(dict(zip(names, args, strict=True)) | kwargs if kwargs else args)
     return found
+
+
+def wrong_in_threads(fast, inputs, rounds):
+    """Numbers of the inputs for which calls from several threads at once give something else."""
+    expected = [fast(x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(rounds):
+            if not torch.equal(fast(inputs[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(inputs))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return wrong

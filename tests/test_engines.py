@@ -1,5 +1,4 @@
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import octavo
-from networks import NETWORKS, calls, images, make
+from networks import NETWORKS, calls, images, make, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES, register_engine
 from octavo.engines.openvino import CompiledModel, build, compile_graph
@@ -138,21 +137,7 @@ def test_results_are_the_callers_own(residual):
 
 def test_threads_do_not_mix_their_results(residual):
     fast = residual.compile()
-    inputs = [images(1 + i % 3) for i in range(6)]
-    expected = [fast(x) for x in inputs]
-    wrong = []
-
-    def work(i):
-        for _ in range(50):
-            if not torch.equal(fast(inputs[i]), expected[i]):
-                wrong.append(i)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert wrong == []
+    assert wrong_in_threads(fast, [images(1 + i % 3) for i in range(6)], rounds=50) == []
 
 
 def test_inputs_are_read_where_they_lie_and_left_as_they_are(residual):

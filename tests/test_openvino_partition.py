@@ -1,4 +1,3 @@
-import threading
 import warnings
 
 import pytest
@@ -7,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import octavo
-from networks import calls, images, make
+from networks import calls, images, make, wrong_in_threads
 from octavo import CaptureError, EngineError, PartitionWarning
 from octavo.engines import openvino_partition
 from octavo.engines.openvino import CompiledModel
@@ -170,20 +169,7 @@ def test_complex_weights_stay_float_and_run_in_pytorch():
 
 def test_threads_do_not_mix_their_results(fast):
     inputs = [torch.randn(1 + i % 3, 10, 16) for i in range(6)]
-    expected = [fast(x) for x in inputs]
-    wrong = []
-
-    def work(i):
-        for _ in range(30):
-            if not torch.equal(fast(inputs[i]), expected[i]):
-                wrong.append(i)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert wrong == []
+    assert wrong_in_threads(fast, inputs, rounds=30) == []
 
 
 def test_a_loaded_model_is_cut_alike(fnet, fast, tmp_path):

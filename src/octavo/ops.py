@@ -7,6 +7,8 @@ Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside
 import torch
 from torch import Tensor
 
+from .tensors import along
+
 _lib = torch.library.Library("octavo", "DEF")
 _lib.define(
     "quantize(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax, "
@@ -14,13 +16,6 @@ _lib.define(
 )
 _lib.define("unrounded(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax) -> Tensor")
 _lib.define("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, int? axis=None) -> Tensor")
-
-
-def _along(t: Tensor, axis: int | None, dim: int) -> Tensor:
-    """View a 1-d tensor so that it broadcasts along `axis` of a tensor with `dim` dimensions."""
-    if axis is None:
-        return t
-    return t.view([-1 if d == axis % dim else 1 for d in range(dim)])
 
 
 def _quantize(
@@ -32,8 +27,8 @@ def _quantize(
     dtype: torch.dtype,
     axis: int | None = None,
 ) -> Tensor:
-    q = x / _along(scale, axis, x.dim())
-    q = q.round_().add_(_along(zero_point, axis, x.dim()))
+    q = x / along(scale, axis, x.dim())
+    q = q.round_().add_(along(zero_point, axis, x.dim()))
     return q.clamp_(qmin, qmax).to(dtype)
 
 
@@ -42,8 +37,8 @@ def _dequantize(
 ) -> Tensor:
     x = q.to(scale.dtype)
     if zero_point is not None:
-        x = x.sub_(_along(zero_point, axis, q.dim()))
-    return x.mul_(_along(scale, axis, q.dim()))
+        x = x.sub_(along(zero_point, axis, q.dim()))
+    return x.mul_(along(scale, axis, q.dim()))
 
 
 def _unrounded(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:

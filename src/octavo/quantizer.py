@@ -193,8 +193,8 @@ class Quantizer:
                 spec = ACTIVATION
             if reads:
                 self.reads[node.name] = reads
-            takes = getattr(handler, "signed_input", False)
-            if not (node.name not in unsigned if shares else takes):
+            takes_signed = getattr(handler, "signed_input", False)
+            if node.name in unsigned if shares else not takes_signed:
                 unsigned |= {n.name for n in reads}
             for n in reads:
                 if not (spec == ACTIVATION and n.name in self.wanted):

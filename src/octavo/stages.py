@@ -10,6 +10,7 @@ from .guard import convert_guarded
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import make_report
+from .tune import choose_for_latency
 
 
 class Calibration:
@@ -27,8 +28,10 @@ class Calibration:
         self.tuning.keep(call, start)
 
     def finish(self) -> QuantizedModel:
-        """Convert, tune, guard against collapse, and report."""
+        """Choose for speed, convert, tune, guard against collapse, and report."""
         measuring = self.measuring.kept
+        if self.quantizer.config.optimize == "latency":
+            choose_for_latency(self.quantizer, measuring[0])
         done = convert_guarded(self.quantizer, self.tuning.kept or measuring, measuring)
         report = make_report(self.quantizer, done)
         assert self.quantizer.signature is not None

@@ -14,6 +14,13 @@ def attribute(module: nn.Module, path: Any) -> Any:
     return getattr(module, name)
 
 
+def along(t: Tensor, axis: int | None, dim: int) -> Tensor:
+    """View a 1-d tensor so that it broadcasts along `axis` of a tensor with `dim` dimensions."""
+    if axis is None:
+        return t
+    return t.view([-1 if d == axis % dim else 1 for d in range(dim)])
+
+
 def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
     """Register a buffer at a dotted path; modules on the way are made."""
     *parents, name = path.split(".")

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from .. import ops
 from ..calibrate import describe
 from ..capture import Signature, module_path
-from ..tensors import attribute
+from ..tensors import along, attribute
 from . import openvino_masks, openvino_shapes  # noqa: F401  (they enter operators in the table)
 from .openvino_ops import TABLE, Unsupported, each
 
@@ -153,7 +153,7 @@ def weight(b: Builder, node: Any, shape: list[int] | None = None) -> Any:
         return b.constant(value if shape is None else value.reshape(shape))
     q, scale = (attribute(b.module, n.target) for n in node.args[:2])
     axis = node.args[3]
-    scale = scale.view([-1 if d == axis else 1 for d in range(q.dim())])
+    scale = along(scale, axis, q.dim())
     if shape is not None:
         scale = scale.expand([s if d == axis else 1 for d, s in enumerate(q.shape)])
         scale = _grouped(scale, shape, axis)

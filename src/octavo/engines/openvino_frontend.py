@@ -18,7 +18,7 @@ from torch.export import Dim
 from .. import ops
 from ..capture import Signature, module_path, quiet
 from ..errors import EngineError
-from ..tensors import attribute, new_attribute, own_path
+from ..tensors import along, attribute, new_attribute, own_path
 from .openvino_build import grid_bounds, passes_grid
 
 aten = torch.ops.aten
@@ -115,7 +115,7 @@ def _weight_in_floats(module: fx.GraphModule, node: fx.Node) -> None:
     """dequantize(weight, scale, axis) -> weight.to(float) * scale, which keeps it int8 on file."""
     q, scale, _, axis = node.args
     dim = attribute(module, q.target).dim()
-    view = attribute(module, scale.target).view([-1 if d == axis else 1 for d in range(dim)])
+    view = along(attribute(module, scale.target), axis, dim)  # type: ignore[arg-type]
     with module.graph.inserting_before(node):
         s = new_attribute(module, own_path("bounds", node.name, "scale"), view)
         f = module.graph.call_function(aten.to.dtype, (q, view.dtype))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import attribute, new_attribute, own_path
+from ..tensors import along, attribute, new_attribute, own_path
 from .emitter import Emitter
 
 aten = torch.ops.aten
@@ -97,7 +97,7 @@ def _folded(
         per_row = scale.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
         factor = per_row.view(weight.shape[0], -1, *[1] * (weight.dim() - 2))
     else:
-        factor = scale.view([-1 if d == axis else 1 for d in range(weight.dim())])
+        factor = along(scale, axis, weight.dim())
     bias = conv.args[2]
     if bias is not None:
         shift = shift + attribute(module, bias.target).detach().double() * scale

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import attribute, new_attribute, own_path
+from ..tensors import along, attribute, new_attribute, own_path
 from ..tidy.batch_norm import OUTPUT_AXIS
 
 if TYPE_CHECKING:
@@ -99,9 +99,11 @@ class _Runs:
 def _find_shift(runs: _Runs, operator: fx.Node, root: fx.Node, expected: Tensor) -> Tensor:
     """What to add to each channel of `operator` for the means of `root`, its activation."""
     values = runs.values(operator)
+    rank = values[0].dim()
+    axis = _channel_axis(operator, rank)
 
     def shifted(shift: Tensor) -> Tensor:
-        runs.replace(operator, [v + _along_channels(operator, shift, v.dim()) for v in values])
+        runs.replace(operator, [v + along(shift, axis, rank) for v in values])
         if root is not operator:
             runs.run(root)
         return _means(operator, runs.values(root))
@@ -141,11 +143,6 @@ def _beyond_chance(differences: Tensor) -> Tensor:
 
 def _channel_axis(operator: fx.Node, rank: int) -> int:
     return rank - 1 if operator.target is aten.linear.default else 1
-
-
-def _along_channels(operator: fx.Node, t: Tensor, rank: int) -> Tensor:
-    axis = _channel_axis(operator, rank)
-    return t.view([-1 if d == axis else 1 for d in range(rank)])
 
 
 def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor, fx
 
 from ..measure import Noise, Step, compare, output_noise
 from .bias import correct_biases
-from .latency import choose_for_latency
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -30,8 +29,6 @@ class Converted:
 
 def convert_tuned(quantizer: Quantizer, tuning: Batches, measuring: Batches) -> Converted:
     """Convert, tune on some samples, and measure on others."""
-    if quantizer.config.optimize == "latency":
-        choose_for_latency(quantizer, measuring[0])
     plain = quantizer.quantize()
     if not quantizer.config.correct_biases or not quantizer.weighted_sites():
         return measured(quantizer, plain, measuring)
