@@ -72,3 +72,80 @@ def test_keep_float_is_not_undone():
 def test_a_target_that_is_no_number_is_refused():
     with pytest.raises(TypeError):
         octavo.quantize(nn.Linear(8, 8), torch.randn(32, 8), config=Config(min_sqnr="high"))
+
+
+class Deep(nn.Module):
+    """Six layers; the second rounds far worse than the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(6))
+        with torch.no_grad():
+            self.layers[1].weight[:, 0] = 30.0
+
+    def forward(self, x):
+        x = torch.cat([x[:, :1] * 0.01, x[:, 1:]], 1)
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return x
+
+
+def test_a_target_is_reached_with_the_sites_that_cost_most_float_and_no_warning():
+    net, x = Deep(), torch.randn(64, 16)
+    plain = octavo.quantize(net, x)
+    target = plain.report().output_sqnr + 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        q = octavo.quantize(net, x, target_sqnr=target)
+    report = q.report()
+    turned = [r for r in report.rows if "target_sqnr" in r.reason]
+    assert report.output_sqnr >= target
+    assert 1 <= len(turned) < 6
+    assert report.steps[-1].method == f"{len(turned)} sites float"
+    assert report.steps[-1].before < target <= report.steps[-1].after
+    assert octavo.sqnr(net(x), q(x)) >= target
+
+
+def test_one_site_fewer_would_not_do():
+    net, x = Deep(), torch.randn(64, 16)
+    target = octavo.quantize(net, x).report().output_sqnr + 4
+    q = octavo.quantize(net, x, target_sqnr=target)
+    turned = [r.site for r in q.report().rows if "target_sqnr" in r.reason]
+    for again in turned:
+        kept = [t for t in turned if t != again]
+        fewer = octavo.quantize(net, x, config=Config(keep_float=kept))
+        assert fewer.report().output_sqnr < target
+
+
+def test_the_users_own_number_decides():
+    net, x = Deep(), torch.randn(64, 16)
+    unseen = torch.randn(256, 16)
+    labels = net(unseen)
+    asked = []
+
+    def evaluate(model):
+        """Minus the noise, relative to the signal: 0 for the float model."""
+        error = (model(unseen) - labels).square().sum() / labels.square().sum()
+        asked.append(model)
+        return -float(error)
+
+    plain = octavo.quantize(net, x)
+    allowed = -evaluate(plain) / 3
+    asked.clear()
+    q = octavo.quantize(net, x, evaluate=evaluate, max_drop=allowed)
+    assert -evaluate(q) <= allowed * 1.05  # another engine
+    turned = [r for r in q.report().rows if "max_drop" in r.reason]
+    assert 1 <= len(turned) < 6
+    assert len(asked) < 20
+
+
+def test_what_is_good_enough_already_stays_int8():
+    net, x = Deep(), torch.randn(64, 16)
+    q = octavo.quantize(net, x, target_sqnr=12, evaluate=lambda model: 1.0)
+    assert q.report().int8_share == 1
+
+
+def test_parts_are_not_evaluated_as_one():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.raises(octavo.ConfigError, match="submodules"):
+        octavo.quantize(net, torch.randn(8, 4), submodules=["0"], evaluate=lambda m: 1.0)

@@ -20,12 +20,18 @@ class Config:
         is inside it), a module type (`nn.LayerNorm` or "LayerNorm"), an operator ("conv2d"), a
         regular expression ("re:layer[34].*"), or a site's name or number in the report. One that
         matches nothing is an error.
-    min_sqnr: in dB; while the outputs' signal to noise ratio on calibration data is lower, sites
-        are turned float, worst first, with a warning. 0 turns the guard off.
+    min_sqnr: in dB; where the outputs' signal to noise ratio on calibration data is lower, the few
+        sites that bring most of the noise are turned float, with a warning. 0 turns it off.
+    target_sqnr: in dB; the same without a warning, for an SQNR that is wanted.
     optimize: "size" (int8 wherever a rule has it) or "latency": kinds of operators, such as "add",
         without which OpenVINO runs the whole model faster on this machine stay float; some seconds.
+    equalize: make the channels of a value alike before calibration, by moving a scale of each from
+        the layers that make it to those that read it, where a trial on a few samples shows a gain.
     correct_biases: take back the shift that quantization gives each channel's mean, where that
         raises the SQNR measured on other samples.
+    round_weights: choose each weight's integer and each channel's scale for least error of what
+        the layer computes, where that raises the SQNR measured on other samples; takes minutes.
+    rounding_seconds: after so long, the weights of the remaining layers take the nearest integer.
     tune_samples: calibration samples kept for the methods that look at them again.
     measure_samples: calibration samples kept to measure SQNR on; the ones tuned on are others,
         if there are enough.
@@ -37,8 +43,12 @@ class Config:
     observer: str = "minmax"
     keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
+    target_sqnr: float = 0.0
     optimize: str = "size"
+    equalize: bool = True
     correct_biases: bool = True
+    round_weights: bool = False
+    rounding_seconds: float = 600.0
     tune_samples: int = 8
     measure_samples: int = 8
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .quantizer import Quantizer
     from .rules import Rule
 
+aten = torch.ops.aten
+
 
 class Conversion:
     """One run of `Quantizer.quantize`: emits the quantized graph and collects its tensors."""
@@ -162,8 +164,25 @@ class Conversion:
 
         for covered in rule.nodes:
             local[covered] = self.graph.node_copy(covered, load)
+            if covered is rule.root and self.saturates(covered):
+                local[covered].target = aten.relu.default
+                local[covered].args = local[covered].args[:1]
         self.copies |= local
         return local[rule.root]
+
+    def saturates(self, node: fx.Node) -> bool:
+        """Whether a clip per channel may be a relu, since its integers end below all its bounds."""
+        if node.target is not aten.clamp.Tensor or node.name not in self.quantizer.wanted:
+            return False
+        roots = (self.quantizer.matches.get(u.name, (u, None))[0] for u in node.users)
+        if not all(node in self.quantizer.reads.get(r.name, ()) for r in roots):
+            return False  # somebody reads it as float
+        bounds = [a for a in node.args[1:] if isinstance(a, fx.Node) and a.op == "get_attr"]
+        if len(bounds) != 2:
+            return False
+        low, high = (attribute(self.quantizer.module, b.target) for b in bounds)
+        qparams = self.quantizer.quant_of(node).qparams()
+        return bool((low == 0).all() and (high * (1 + 1e-5) >= qparams.range[1]).all())
 
     def on_integers(self, node: fx.Node) -> fx.Node:
         """Copy a node onto the integers of its input, whose qparams it keeps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from .capture import Call
 from .config import Config
 from .data import calls
-from .errors import OctavoError
+from .errors import ConfigError, OctavoError
+from .guard import Evaluate
 from .model import QuantizedModel
 from .parts import QuantizedParts, quantize_parts
 from .quantizer import Quantizer
@@ -23,7 +25,14 @@ from .stages import Calibration
 
 @overload
 def quantize(
-    model: nn.Module, data: Any, *, config: Config | None = ..., progress: bool = ...
+    model: nn.Module,
+    data: Any,
+    *,
+    config: Config | None = ...,
+    target_sqnr: float | None = ...,
+    evaluate: Evaluate | None = ...,
+    max_drop: float = ...,
+    progress: bool = ...,
 ) -> QuantizedModel: ...
 
 
@@ -34,6 +43,7 @@ def quantize(
     *,
     submodules: Sequence[str],
     config: Config | None = ...,
+    target_sqnr: float | None = ...,
     progress: bool = ...,
 ) -> QuantizedParts: ...
 
@@ -45,6 +55,9 @@ def quantize(
     *,
     submodules: Sequence[str] | None = None,
     config: Config | None = None,
+    target_sqnr: float | None = None,
+    evaluate: Evaluate | None = None,
+    max_drop: float = 0.005,
     progress: bool = True,
 ) -> QuantizedModel | QuantizedParts:
     """An int8 model from a trained float one and a few hundred samples.
@@ -66,6 +79,10 @@ def quantize(
     submodules: quantize only these, by path, each with the inputs it sees while the whole model
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
     config: see `Config`.
+    target_sqnr: in dB; keep float the few sites without which the output's SQNR reaches it.
+    evaluate: a function of a model, called like yours, that returns a number, higher is better:
+        keep float the few sites without which it falls by no more than `max_drop`. It should
+        look at data that is not among the calibration data; it is called about ten times.
     progress: show a bar on a terminal during calibration.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
@@ -75,8 +92,12 @@ def quantize(
     if not isinstance(model, nn.Module):
         raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
     config = config or Config()
+    if target_sqnr is not None:
+        config = dataclasses.replace(config, target_sqnr=target_sqnr)
     batches = calls(data, model)
     if submodules is not None:
+        if evaluate is not None:
+            raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
         shown = _progress(batches, _length(data), progress)
         return quantize_parts(model, submodules, shown, config)
     first = list(itertools.islice(batches, 2))
@@ -86,7 +107,7 @@ def quantize(
     calibration = Calibration(quantizer)
     for call in _progress(itertools.chain(first, batches), _length(data), progress):
         calibration.observe(call)
-    return calibration.finish()  # convert, guard, report
+    return calibration.finish(evaluate, max_drop)  # convert, tune, reach the goals, report
 
 
 def _length(data: Any) -> int | None:

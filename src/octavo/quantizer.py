@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from .calibrate import Calibrator, Watch, describe
@@ -15,11 +17,14 @@ from .convert import Conversion
 from .errors import CaptureError, ConversionError, DataError
 from .observers import make_observer
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
-from .qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec
+from .qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
 from .rules import PassThrough, Rule, Weighted
 from .selection import select
+from .tensors import attribute
 from .tidy import tidy
 from .work import WORK, multiply_adds
+
+aten = torch.ops.aten
 
 # Up to this much wider steps are given for a zero_point of 0: 0.8 dB at most for 4 to 10 % of a
 # linear layer's time.
@@ -54,7 +59,8 @@ class DefaultQuant:
 
     def qparams(self) -> QParams:
         """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""
-        qparams = self.observer.qparams(self.quantizer.spec_of(self.name))
+        low, high = self.observer.clipped(spec := self.quantizer.spec_of(self.name))
+        qparams = choose_qparams(low, min(high, self.quantizer.ceiling_of(self.name)), spec)
         nearly = qparams.asymmetry < NEARLY_SYMMETRIC
         if self.name in self.quantizer.may_be_signed and not qparams.spec.symmetric and nearly:
             return self.observer.qparams(SYMMETRIC_ACTIVATION)
@@ -115,6 +121,13 @@ class Quantizer:
         """
         module, signature = capture(self.model, *call, others)
         self._bind(tidy(module), signature)
+
+    def twin(self, module: fx.GraphModule) -> Quantizer:
+        """A quantizer like this one for another form of its graph; nothing is observed yet."""
+        twin = copy.copy(self)
+        twin.float_reasons, twin.watches, twin.work = {}, {}, {}
+        twin._bind(module, self.signature)
+        return twin
 
     def _bind(self, module: fx.GraphModule, signature: Signature | None) -> None:
         """Take on the graph to quantize: find matches, wanted values and their observers."""
@@ -229,6 +242,19 @@ class Quantizer:
         group = [s for n, s in self.wanted.items() if self.range_of(n) == self.range_of(name)]
         return next((s for s in group if s.symmetric), ACTIVATION)
 
+    def ceiling_of(self, name: str) -> float:
+        """The highest number the integers of a value need: the least clip of an equalized one.
+
+        So the integers' own end is the clip of each channel (see `Conversion.saturates`).
+        """
+        node, _ = self.matches.get(name, (None, None))
+        alone = [n for n in self.quants if self.range_of(n) == name] == [name]
+        if node is None or node.target is not aten.clamp.Tensor or not alone:
+            return math.inf
+        bound = node.args[2]
+        constant = isinstance(bound, fx.Node) and bound.op == "get_attr"
+        return float(attribute(self.module, bound.target).min()) if constant else math.inf
+
     def quant_of(self, node: fx.Node) -> Any:
         """The object that quantizes a value: of all that share its range, merged."""
         group = self.range_of(node.name)
@@ -294,12 +320,20 @@ class Quantizer:
             if len(args) == 1 and isinstance(args[0], tuple | list):
                 args = tuple(args[0])  # the original took its arguments as one tuple
             return self.calibrator.calibrate(*args)
+        return self.signature.unflatten(self.observe_flat(self.flatten(args, kwargs)))
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """A call's inputs as the captured graph takes them; DataError if it is another call."""
+        assert self.signature is not None
         try:
-            inputs = self.signature.flatten(args, kwargs)
+            return self.signature.flatten(args, kwargs)
         except CaptureError as e:
             raise DataError(f"calibration batches differ: {e}") from e
+
+    def observe_flat(self, inputs: Sequence[Tensor]) -> Any:
+        """`observe` of flat inputs, returning flat outputs."""
         self.batch_size = inputs[0].shape[0] if inputs[0].dim() else 1
-        return self.signature.unflatten(self.calibrator.calibrate(*inputs))
+        return self.calibrator.calibrate(*inputs)
 
     @property
     def calibrator(self) -> Calibrator:

@@ -161,8 +161,8 @@ def tensor_bytes(module: nn.Module) -> int:
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 
-def make_report(quantizer: Quantizer, done: Converted) -> Report:
-    """Describe a finished quantization, in graph order."""
+def make_report(quantizer: Quantizer, done: Converted, steps: tuple[Step, ...]) -> Report:
+    """Describe a finished quantization, in graph order, and the steps that led to it."""
     rows = []
     numbers = {name: i for i, name in enumerate(quantizer.covered)}
     for node in quantizer.graph.nodes:
@@ -173,7 +173,7 @@ def make_report(quantizer: Quantizer, done: Converted) -> Report:
             sqnr = noise.sqnr if noise and measured else None
             rows.append(_row(quantizer, node, numbers.get(node.name), sqnr))
     sizes = tensor_bytes(quantizer.model), tensor_bytes(done.graph)
-    return Report(tuple(rows), done.output.sqnr, *sizes, done.steps)
+    return Report(tuple(rows), done.output.sqnr, *sizes, steps)
 
 
 def _is_work(node: fx.Node) -> bool:

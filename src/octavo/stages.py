@@ -6,34 +6,59 @@ from torch import Tensor
 
 from .capture import Call
 from .data import batch_size, some_samples
-from .guard import convert_guarded
+from .guard import Evaluate, convert_guarded
+from .measure import Step
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import make_report
-from .tune import choose_for_latency
+from .tune import choose_for_latency, equalize_if_better
 
 
 class Calibration:
-    """Shows calls to a quantizer's observers, and keeps some samples to tune and measure on."""
+    """Shows calls to a quantizer's observers, and keeps some samples to tune and measure on.
+
+    The first calls wait until there are samples enough to equalize the graph with, which changes
+    the ranges that are to be observed.
+    """
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = quantizer
         self.measuring = Samples(quantizer, quantizer.config.measure_samples)
         self.tuning = Samples(quantizer, quantizer.config.tune_samples)
+        self.waiting: list[Call] | None = [] if quantizer.config.equalize else None
+        self.steps: tuple[Step, ...] = ()
 
     def observe(self, call: Call) -> None:
         """Run one call past the observers."""
-        self.quantizer.observe(*call[0], **call[1])
         start = self.measuring.keep(call, 0)
         self.tuning.keep(call, start)
+        if self.waiting is None:
+            self.quantizer.observe(*call[0], **call[1])
+            return
+        self.waiting.append(call)
+        if self.tuning.room == 0:
+            self._equalize()
 
-    def finish(self) -> QuantizedModel:
-        """Choose for speed, convert, tune, guard against collapse, and report."""
+    def _equalize(self) -> None:
+        """Equalize the graph if that helps, and observe what waited for it."""
+        waiting, self.waiting = self.waiting, None
+        measuring = self.measuring.kept
+        self.quantizer, self.steps = equalize_if_better(
+            self.quantizer, self.tuning.kept or measuring, measuring
+        )
+        for args, kwargs in waiting or ():
+            self.quantizer.observe(*args, **kwargs)
+
+    def finish(self, evaluate: Evaluate | None = None, max_drop: float = 0.0) -> QuantizedModel:
+        """Choose for speed, convert, tune, reach the goals, and report."""
+        if self.waiting is not None:
+            self._equalize()
         measuring = self.measuring.kept
         if self.quantizer.config.optimize == "latency":
             choose_for_latency(self.quantizer, measuring[0])
-        done = convert_guarded(self.quantizer, self.tuning.kept or measuring, measuring)
-        report = make_report(self.quantizer, done)
+        tuning = self.tuning.kept or measuring
+        done = convert_guarded(self.quantizer, tuning, measuring, evaluate, max_drop)
+        report = make_report(self.quantizer, done, self.steps + done.steps)
         assert self.quantizer.signature is not None
         return QuantizedModel(done.graph, self.quantizer.signature, self.quantizer.config, report)
 
@@ -50,7 +75,6 @@ class Samples:
         stop = min(batch_size(call), start + self.room)
         if stop > start:
             args, kwargs = some_samples(call, start, stop)
-            assert self.quantizer.signature is not None
-            self.kept.append(self.quantizer.signature.flatten(args, kwargs))
+            self.kept.append(self.quantizer.flatten(args, kwargs))
             self.room -= stop - start
         return stop

@@ -238,7 +238,9 @@ def _to(x, *given, dtype=None, **_):
 @lowers("clamp", "hardtanh", "clamp_min", "clamp_max")
 def _clamp(x, low=None, high=None):
     if isinstance(low, Output) or isinstance(high, Output):
-        raise Unsupported("clamp by tensors")
+        for bound, limit in ((low, ov.maximum), (high, ov.minimum)):
+            x = x if bound is None else limit(x, like(bound, x)).output(0)
+        return x
     largest = float(np.finfo(np.float32).max)
     return ov.clamp(x, -largest if low is None else low, largest if high is None else high)
 

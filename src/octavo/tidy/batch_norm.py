@@ -55,7 +55,18 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
             weight_node, bias_node = (module.graph.get_attr(p) for p in folded[key])
         conv.args = (conv.args[0], weight_node, bias_node, *conv.args[3:])
         conv.meta["batch_norm_folded"] = True
+        conv.meta["trained"] = _in_training(module, node)
         replace_output(node, conv)
+
+
+def _in_training(module: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of a batch norm's output in training."""
+    weight, bias = (
+        attribute(module, a.target).detach() if isinstance(a, fx.Node) else None
+        for a in node.args[1:3]
+    )
+    zeros = torch.zeros_like(attribute(module, node.args[4].target))
+    return zeros if bias is None else bias, zeros + 1 if weight is None else weight.abs()
 
 
 def _running_statistics(node: fx.Node) -> bool:

@@ -4,7 +4,19 @@ Each is a function of a `Quantizer` and works alone; `steps.py` applies those th
 """
 
 from .bias import correct_biases
+from .effects import site_effects
+from .equalize import equalize
 from .latency import choose_for_latency
-from .steps import Converted, convert_tuned
+from .rounding import round_weights
+from .steps import Converted, convert_tuned, equalize_if_better
 
-__all__ = ["Converted", "choose_for_latency", "convert_tuned", "correct_biases"]
+__all__ = [
+    "Converted",
+    "choose_for_latency",
+    "convert_tuned",
+    "correct_biases",
+    "equalize",
+    "equalize_if_better",
+    "round_weights",
+    "site_effects",
+]

@@ -7,7 +7,7 @@ the mean that the next layer reads, after the activation: noise alone moves the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from ..tensors import along, attribute, new_attribute, own_path
 from ..tidy.batch_norm import OUTPUT_AXIS
+from .runs import Runs
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -41,11 +42,11 @@ def correct_biases(
         if _can_be_shifted(quantizer.module, rule.operator)
     ]
     operators = {rule.root: rule.operator for rule in sites}
-    runs = _Runs(quantizer.module, batches)
+    runs = Runs(quantizer.module, batches)
     expected = {n: _means(operators[n], runs.values(n)) for n in runs if n in operators}
     copies = quantizer.conversion.copies
     emitted = {copies[rule.root]: rule for rule in sites}
-    runs = _Runs(quantized, batches)
+    runs = Runs(quantized, batches)
     for node in runs:
         if node in emitted:
             rule = emitted[node]
@@ -66,37 +67,7 @@ def _can_be_shifted(module: fx.GraphModule, operator: fx.Node) -> bool:
     return batched and rank > 1 and (bias is None or bias.op == "get_attr")
 
 
-class _Runs:
-    """Runs a graph on several inputs, all of them through one operator before the next."""
-
-    def __init__(self, module: fx.GraphModule, batches: Sequence[Sequence[Tensor]]) -> None:
-        self.graph = module.graph
-        self.interpreters = [fx.Interpreter(module) for _ in batches]
-        for interpreter, inputs in zip(self.interpreters, batches, strict=True):
-            interpreter.args_iter = iter(inputs)
-
-    def __iter__(self) -> Iterator[fx.Node]:
-        """Each node once all inputs have passed it; what it read is still there."""
-        for node in self.graph.nodes:
-            self.run(node)
-            yield node
-            for i in self.interpreters:
-                for last in i.user_to_last_uses.get(node, ()):
-                    del i.env[last]
-
-    def run(self, node: fx.Node) -> None:
-        for i in self.interpreters:
-            i.env[node] = i.run_node(node)
-
-    def values(self, node: fx.Node) -> list[Tensor]:
-        return [i.env[node] for i in self.interpreters]
-
-    def replace(self, node: fx.Node, values: Sequence[Tensor]) -> None:
-        for i, value in zip(self.interpreters, values, strict=True):
-            i.env[node] = value
-
-
-def _find_shift(runs: _Runs, operator: fx.Node, root: fx.Node, expected: Tensor) -> Tensor:
+def _find_shift(runs: Runs, operator: fx.Node, root: fx.Node, expected: Tensor) -> Tensor:
     """What to add to each channel of `operator` for the means of `root`, its activation."""
     values = runs.values(operator)
     rank = values[0].dim()

@@ -1,0 +1,233 @@
+"""Equalization: a scale per channel moves from the layers that make a value to those that read it.
+
+What the model computes in float stays the same; the channels of the value become alike, so that
+one scale for all of them suits each. One mechanism for cross-layer equalization of relu pairs
+(Nagel et al. 2019, arXiv 1906.04721), layer norm before linear layers (SmoothQuant, Xiao et al.
+2022, arXiv 2211.10438), residual streams, and what depthwise convolutions read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from ..tensors import along, attribute, new_attribute, own_path
+from ..tidy.batch_norm import OUTPUT_AXIS
+from .channels import CLAMPS, LAYER_NORM, Group, find_groups
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
+
+aten = torch.ops.aten
+
+EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of a channel's share of the largest one's range
+WORTH_IT = 0.7  # of the predicted noise: less of a gain is not worth ranges that fit more tightly
+SMALLEST = 1 / 32  # scale: what calibration hardly saw may be larger in use
+HEADROOM = 1.25  # of a channel over what the samples show of it
+FAR = 6  # standard deviations that a channel may go in use, where batch norm has kept them
+
+
+@torch.no_grad()
+def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.GraphModule | None:
+    """The float graph with its channels equalized; None where that would gain little.
+
+    Each group of values gets the scales of least predicted noise in what reads it. `quantizer`
+    and its graph stay as they are. batches: flat inputs, a few samples.
+    """
+    module = fx.GraphModule(quantizer.module, _copied(quantizer.graph))
+    groups = find_groups(module.graph)
+    seen = _look(module, groups, quantizer.wanted, batches)
+    chosen = False
+    for group in groups:
+        scale = _best_scale(module, group, seen)
+        if scale is not None:
+            move_scale(module, group, scale)
+            chosen = True
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module if chosen else None
+
+
+def _copied(graph: fx.Graph) -> fx.Graph:
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    return copy
+
+
+# ---- choosing a scale
+
+
+class Channels:
+    """Extremes and moments of each channel of a value, over batches."""
+
+    def __init__(self) -> None:
+        self.low = self.high = self.total = self.squares = torch.zeros(())
+        self.count = 0
+
+    def add(self, value: Tensor, axis: int) -> None:
+        """Take in one tensor."""
+        flat = value.movedim(axis, 0).flatten(1).float()
+        self.low = torch.minimum(self.low, flat.amin(1))
+        self.high = torch.maximum(self.high, flat.amax(1))
+        self.total = self.total + flat.sum(1)
+        self.squares = self.squares + flat.square().sum(1)
+        self.count += flat.shape[1]
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest magnitude of each channel."""
+        return torch.maximum(-self.low, self.high)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each channel."""
+        mean = self.total / self.count
+        return (self.squares / self.count - mean.square()).clamp(min=0)
+
+
+class _Looking(fx.Interpreter):
+    """Runs a graph and takes in the channels of some values."""
+
+    def __init__(self, module: fx.GraphModule, axes: dict[fx.Node, int]) -> None:
+        super().__init__(module)
+        self.axes, self.seen = axes, {v: Channels() for v in axes}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n in self.axes:
+            self.seen[n].add(value, self.axes[n])
+        return value
+
+
+def _look(
+    module: fx.GraphModule,
+    groups: Sequence[Group],
+    wanted: Any,
+    batches: Sequence[Sequence[Tensor]],
+) -> dict[fx.Node, Channels]:
+    """The channels of each value that is to be quantized."""
+    axes = {v: axis for g in groups for v, axis in g.values.items() if v.name in wanted}
+    looking = _Looking(module, axes)
+    for inputs in batches if axes else ():
+        looking.run(*inputs)
+    return looking.seen
+
+
+def _best_scale(
+    module: fx.GraphModule, group: Group, seen: dict[fx.Node, Channels]
+) -> Tensor | None:
+    """The scale of least noise in what the group's readers compute; None if 1 is good enough."""
+    looked = [seen[v] for v in group.values if v in seen]
+    read: dict[fx.Node, Any] = {layer: layer.args[0] for layer in group.consumers}
+    readers = [
+        (attribute(module, layer.args[1].target).detach().float(), layer, seen[value])
+        for layer, value in read.items()
+        if value in seen
+    ]
+    if not readers:
+        return None
+    share = _shares(group, looked)
+
+    def noise(scale: Tensor) -> float:
+        return sum(_noise(weight, layer, channels, scale) for weight, layer, channels in readers)
+
+    scales = [share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS]
+    best = min(scales, key=noise)
+    return best if noise(best) < WORTH_IT * noise(torch.ones_like(best)) else None
+
+
+def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
+    """Each channel's range over the largest one's.
+
+    A channel that the few calibration samples leave idle need not be so in use: of what batch
+    norms gave, they know the mean and spread in training.
+    """
+    most = torch.stack([c.largest.amax() for c in looked]).amax().clamp(min=1e-30)
+    shares = [HEADROOM * c.largest / c.largest.amax().clamp(min=1e-30) for c in looked]
+    positive = all(bool((c.low >= 0).all()) for c in looked)
+    for producer in group.producers:
+        if "trained" in producer.meta:
+            mean, deviation = producer.meta["trained"]
+            far = (mean if positive else mean.abs()) + FAR * deviation
+            shares.append((far / most).clamp(min=0))
+    return torch.stack(shares).amax(0).clamp(max=1)
+
+
+def _noise(weight: Tensor, layer: fx.Node, channels: Channels, scale: Tensor) -> float:
+    """Predicted noise over signal of what a layer computes, with its input divided by `scale`.
+
+    Both roundings are taken as independent and even, of variance step**2 / 12; means are left
+    out, as bias correction takes them back.
+    """
+    transposed = OUTPUT_AXIS[layer.target] == 1
+    weight = weight.transpose(0, 1) if transposed else weight
+    groups = len(scale) // weight.shape[1]
+    w = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    s, variance = (t.view(groups, 1, -1) for t in (scale, channels.variance))
+    energy = w.square().sum(3)  # (groups, outputs, inputs)
+    step = ((channels.high / scale).amax() - (channels.low / scale).amin()) / 255
+    of_input = step**2 / 12 * (energy * s.square()).sum()
+    steps = (w.abs().amax(3) * s).amax(2) / 127  # (groups, outputs)
+    of_weight = (steps.square() / 12 * w.shape[3] * (variance / s.square()).sum(2)).sum()
+    return float((of_input + of_weight) / (energy * variance).sum().clamp(min=1e-30))
+
+
+# ---- moving a scale
+
+
+def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
+    """Divide all values of a group by `scale`, one number a channel; what reads them multiplies."""
+    for layer in group.producers:
+        at = 2 if layer.target is LAYER_NORM else 1
+        axis = OUTPUT_AXIS.get(layer.target, 0)
+        weight = _parameter(module, layer, at, scale)
+        _set_parameter(module, layer, at, weight / along(scale, axis, weight.dim()))
+        if len(layer.args) > at + 1 and layer.args[at + 1] is not None:
+            _set_parameter(module, layer, at + 1, _parameter(module, layer, at + 1, scale) / scale)
+    for layer in group.consumers:
+        weight = _parameter(module, layer, 1, scale)
+        _set_parameter(module, layer, 1, weight * _along_inputs(layer, weight, scale))
+    for node, axis in group.values.items():
+        if node.target in CLAMPS:
+            _clamp_channels(module, node, along(scale, axis, node.meta["val"].dim())[0])
+
+
+def _along_inputs(layer: fx.Node, weight: Tensor, scale: Tensor) -> Tensor:
+    """`scale` in the shape that multiplies a weight's input channels."""
+    if OUTPUT_AXIS[layer.target] == 1:
+        return along(scale, 0, weight.dim())
+    groups = len(scale) // weight.shape[1]
+    rows = scale.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
+    return rows.reshape(weight.shape[0], -1, *[1] * (weight.dim() - 2))
+
+
+def _clamp_channels(module: fx.GraphModule, node: fx.Node, scale: Tensor) -> None:
+    """A clip to two numbers becomes one to two numbers a channel."""
+    default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
+    given = (*node.args[1:3], *default[len(node.args) - 1 :])
+    bounds = [
+        bound if bound is None else _new(module, node, name, bound / scale)
+        for name, bound in zip(("low", "high"), given, strict=True)
+    ]
+    node.target, node.args = aten.clamp.Tensor, (node.args[0], *bounds)
+
+
+def _parameter(module: fx.GraphModule, layer: fx.Node, index: int, like: Tensor) -> Tensor:
+    """A parameter of a layer; ones for a weight that a layer norm does without."""
+    given = layer.args[index] if len(layer.args) > index else None
+    return torch.ones_like(like) if given is None else attribute(module, given.target).detach()
+
+
+def _set_parameter(module: fx.GraphModule, layer: fx.Node, index: int, value: Tensor) -> None:
+    name = "bias" if index == (3 if layer.target is LAYER_NORM else 2) else "weight"
+    missing = max(index + 1 - len(layer.args), 0)
+    layer.args = (*layer.args, *[None] * missing)
+    layer.update_arg(index, _new(module, layer, name, value))
+
+
+def _new(module: fx.GraphModule, node: fx.Node, name: str, value: Tensor) -> fx.Node:
+    with module.graph.inserting_before(node):
+        return new_attribute(module, own_path("equalized", node.name, name), value)

@@ -1,0 +1,157 @@
+"""Weight rounding: what rounding one weight does to the output, weights yet to be rounded undo.
+
+Layer by layer in graph order, on the layer's quantized inputs, input by input: the least squares
+update of GPTQ (Frantar et al. 2022, arXiv 2210.17323), here for convolutions, depthwise ones
+among them, as for linear layers. Before it each output channel gets the scale of least squared
+error. Both weigh errors by how the inputs vary around their means: what shifts a mean is bias
+correction's to take back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, fx
+
+from ..qparams import WEIGHT
+from ..tensors import attribute, set_buffer
+from .runs import Runs
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
+
+aten = torch.ops.aten
+
+LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
+SHARES = torch.linspace(1.0, 0.6, 21)  # scales tried, of the one that clips nothing
+DAMPING = 0.01  # of the inputs' mean variance: what few samples say of it is not all there is
+POSITIONS = 20_000  # of a layer's inputs that are looked at
+BLOCK = 128  # inputs whose updates of all later ones are done together
+
+
+@torch.no_grad()
+def round_weights(
+    quantizer: Quantizer,
+    quantized: fx.GraphModule,
+    batches: Sequence[Sequence[Tensor]],
+    seconds: float = float("inf"),
+) -> None:
+    """Round the int8 weights of a graph that `quantizer` has just emitted for least output error.
+
+    batches: flat inputs, some dozens of samples; memory is that of one forward pass of them all.
+    seconds: layers that come after so much time keep the nearest integers.
+    """
+    copies = quantizer.conversion.copies
+    rules = {copies[rule.operator]: rule for rule in quantizer.weighted_sites()}
+    readers = Counter(layer.args[1] for layer in rules)
+    runs, start = Runs(quantized, batches), time.monotonic()
+    for node in _shown(runs, len(quantized.graph.nodes)):
+        alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
+        if alone and time.monotonic() - start < seconds:
+            weight = attribute(quantizer.module, rules[node].operator.args[1].target)
+            _round_layer(quantized, node, weight.detach().float(), runs)
+
+
+def _shown(nodes: Runs, total: int) -> Iterator[fx.Node]:
+    """The nodes, with a bar on a terminal."""
+    console = Console(stderr=True)
+    yield from track(
+        nodes,
+        "rounding weights",
+        total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _round_layer(module: fx.GraphModule, layer: fx.Node, weight: Tensor, runs: Runs) -> None:
+    """Store better integers and scales for a layer's weight, and run it with them."""
+    dequantized: Any = layer.args[1]
+    stored, stored_scale = dequantized.args[:2]
+    read: Any = layer.args[0]
+    covariance = _covariance(layer, weight, runs.values(read))
+    groups, inputs, _ = covariance.shape
+    rows = weight.double().reshape(groups, -1, inputs)
+    scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2))
+    integers = _spread_errors(rows, scale, covariance)
+    set_buffer(module, stored.target, integers.reshape(weight.shape).to(torch.int8))
+    set_buffer(module, stored_scale.target, scale.flatten().float())
+    for node in (stored, stored_scale, dequantized, layer):
+        runs.run(node)
+
+
+def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """(groups, n, n): how the n inputs of each output of a layer vary together."""
+    samples = [x for value in values for x in value.split(1)]
+    room = max(POSITIONS // len(samples), 1)
+    count, total, products = 0, torch.zeros(()), torch.zeros(())
+    generator = torch.Generator().manual_seed(0)
+    for x in samples:
+        columns = _columns(layer, weight, x.float())
+        if columns.shape[2] > room:
+            some = torch.randperm(columns.shape[2], generator=generator)[:room]
+            columns = columns[:, :, some]
+        count += columns.shape[2]
+        total = total + columns.sum(2, keepdim=True)
+        products = products + columns @ columns.mT
+    mean = (total / count).double()
+    return (products / count).double() - mean @ mean.mT
+
+
+def _columns(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:
+    """(groups, inputs of an output, positions) of one sample of a layer's input."""
+    if layer.target is aten.linear.default:
+        return x.flatten(0, -2).T[None]
+    arguments: Any = layer.args[3:7]
+    stride, padding, dilation, groups = arguments
+    kernel = tuple(weight.shape[2:])
+    if len(kernel) == 1:
+        x, kernel = x[:, :, None], (1, *kernel)
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+    columns = F.unfold(x, kernel, dilation, padding, stride)
+    return columns.view(groups, -1, columns.shape[-1])
+
+
+def _best_scale(rows: Tensor, variance: Tensor) -> Tensor:
+    """(groups, outputs, 1): the scale of each output with the least squared error."""
+    largest = rows.abs().amax(2, keepdim=True).clamp(min=1e-20) / WEIGHT.qmax
+    errors = []
+    for share in SHARES.tolist():
+        scale = largest * share
+        error = rows - scale * (rows / scale).round().clamp(WEIGHT.qmin, WEIGHT.qmax)
+        errors.append((error.square() * variance[:, None]).sum(2))
+    best = torch.stack(errors).argmin(0)
+    return largest * SHARES.double()[best][..., None]
+
+
+def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor) -> Tensor:
+    """The integers, each input's rounding error spread over the inputs that follow."""
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    order = variance.argsort(dim=1, descending=True)  # while there is most to make it up with
+    rows = rows.gather(2, order[:, None].expand_as(rows))
+    covariance = covariance.gather(1, order[:, :, None].expand_as(covariance))
+    covariance = covariance.gather(2, order[:, None].expand_as(covariance))
+    damping = DAMPING * variance.mean(1) + 1e-12
+    covariance.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    upper = torch.linalg.cholesky(inverse).mT.contiguous()
+    integers = torch.empty_like(rows)
+    for start in range(0, rows.shape[2], BLOCK):
+        stop = min(start + BLOCK, rows.shape[2])
+        errors = []
+        for i in range(start, stop):
+            column = rows[:, :, i : i + 1]
+            integers[:, :, i : i + 1] = (column / scale).round().clamp(WEIGHT.qmin, WEIGHT.qmax)
+            error = (column - scale * integers[:, :, i : i + 1]) / upper[:, i, i, None, None]
+            rows[:, :, i + 1 : stop] -= error * upper[:, None, i, i + 1 : stop]
+            errors.append(error)
+        rows[:, :, stop:] -= torch.cat(errors, 2) @ upper[:, start:stop, stop:]
+    return torch.empty_like(integers).scatter(2, order[:, None].expand_as(integers), integers)
