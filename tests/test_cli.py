@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 import octavo
 from octavo.cli import main
+from octavo.config import PRESETS
 
 
 @pytest.fixture
@@ -67,10 +69,11 @@ WEIGHTS = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "4.weight": (2, 8), "4.bias
 
 
 def test_options_reach_the_config(folder, capsys):
-    more = ("--observer", "mse", "--keep-float", "linear", "--min-sqnr", 3)
-    assert quantize(capsys, folder, *more)[0] == 0
+    more = ("--observer", "entropy", "--keep-float", "linear", "--min-sqnr", 0)
+    assert quantize(capsys, folder, *more, "--preset", "fast", "--target-sqnr", 12)[0] == 0
     config = octavo.load(folder / "net.octavo").config
-    assert config == octavo.Config(observer="mse", keep_float=("linear",), min_sqnr=3.0)
+    settings = {"observer": "entropy", "keep_float": ("linear",), "min_sqnr": 0.0}
+    assert config == dataclasses.replace(PRESETS["fast"], **settings, target_sqnr=12.0)
 
 
 @pytest.mark.parametrize("command", [(), ("quantize",), ("report",), ("bench",)])

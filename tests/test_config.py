@@ -4,6 +4,7 @@ from torch import nn
 
 import octavo
 from octavo import Config, ConfigError
+from octavo.config import as_config
 
 
 def test_to_json_and_back():
@@ -52,3 +53,22 @@ def test_keep_float_by_path_and_operator(entry, operators):
 def test_a_rule_that_matches_nothing_lists_what_there_is():
     with pytest.raises(ConfigError, match=r"'classifier' matches no site.*conv2d.*linear"):
         octavo.quantize(net(), torch.rand(4, 3, 8, 8), config=Config(keep_float=["classifier"]))
+
+
+def test_presets_are_what_their_names_say():
+    assert as_config(None) == as_config("balanced") == Config()
+    assert not (as_config("fast").correct_biases or as_config("fast").equalize)
+    assert as_config("best").round_weights
+    assert as_config(Config(min_sqnr=3)).min_sqnr == 3
+
+
+@pytest.mark.parametrize("unknown", ["fastest", 3, {"observer": "mse"}])
+def test_an_unknown_preset_is_refused_with_the_known_ones(unknown):
+    with pytest.raises(ConfigError, match="'fast', 'balanced', 'best'"):
+        as_config(unknown)
+
+
+def test_quantize_takes_a_preset_by_name():
+    q = octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), config="fast")
+    assert q.config == as_config("fast")
+    assert q.report().steps == ()

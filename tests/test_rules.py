@@ -19,7 +19,7 @@ def lam(fn):
 
 
 def quantize(net, x):
-    return octavo.quantize(net.eval(), x, config=Config(min_sqnr=0))
+    return octavo.quantize(net.eval(), x, config=Config(observer="minmax", min_sqnr=0))
 
 
 def rows(q):
@@ -48,7 +48,7 @@ CONVOLUTIONS = {
 def test_weighted_operators(kind):
     layer, shape = CONVOLUTIONS[kind]
     x = torch.randn(6, *shape) + 0.5
-    q = octavo.quantize(layer, x, config=octavo.Config(correct_biases=False))
+    q = octavo.quantize(layer, x, config="fast")
     (row,) = q.report().rows
     assert (row.precision, row.weight_bits, row.activation_bits) == ("int8", 8, 8)
     # the same by hand: fake quantized input and weight through the float layer
@@ -70,7 +70,7 @@ def test_integer_arithmetic_by_hand():
     """A linear layer's output is scale_x * scale_w * (integer dot product) + bias, exactly."""
     layer = nn.Linear(16, 3)
     x = torch.randn(5, 16) + 0.5
-    q = octavo.quantize(layer, x, config=octavo.Config(correct_biases=False))
+    q = octavo.quantize(layer, x, config="fast")
     tensors = dict(q.graph_module.named_buffers())
     s = next(v for k, v in tensors.items() if k.endswith(".scale"))
     z = next(v for k, v in tensors.items() if k.endswith(".zero_point"))

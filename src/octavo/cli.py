@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from . import __version__
 from .bench import bench_table, compare_engines, example_call, profile, profile_tables
-from .config import Config
+from .config import PRESETS, as_config
 from .errors import CollapseWarning, ConfigError, OctavoError, PartitionWarning
 from .observers import OBSERVERS
 from .quantize import quantize as quantize_model
@@ -71,21 +72,38 @@ def quantize(
     resize: Resize = None,
     mean: Mean = MEAN,
     std: Std = STD,
-    observer: Annotated[str, typer.Option(help=f"Ranges by: {', '.join(OBSERVERS)}.")] = "minmax",
+    preset: Annotated[
+        str, typer.Option(help=f"{', '.join(PRESETS)}: the options below change it.")
+    ] = "balanced",
+    observer: Annotated[
+        str | None, typer.Option(help=f"Ranges by: {', '.join(OBSERVERS)}.")
+    ] = None,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(help="Module path (with * and ?) or operator to keep float; repeatable."),
     ] = None,
     min_sqnr: Annotated[
-        float, typer.Option(help="Turn sites float until the output's SQNR is so many dB.")
-    ] = 10.0,
+        float | None,
+        typer.Option(help="Turn sites float, with a warning, if the SQNR is below so many dB."),
+    ] = None,
+    target_sqnr: Annotated[
+        float | None,
+        typer.Option(help="Turn the few sites float with which the SQNR is so many dB."),
+    ] = None,
     optimize: Annotated[
-        str, typer.Option(help="size, or latency: float what measures slower in int8 here.")
-    ] = "size",
+        str | None, typer.Option(help="size, or latency: float what measures slower in int8 here.")
+    ] = None,
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file."""
-    kept = tuple(keep_float or ())
-    config = Config(observer=observer, keep_float=kept, min_sqnr=min_sqnr, optimize=optimize)
+    given = {
+        "observer": observer,
+        "keep_float": tuple(keep_float) if keep_float else None,
+        "min_sqnr": min_sqnr,
+        "target_sqnr": target_sqnr,
+        "optimize": optimize,
+    }
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(as_config(preset), **changes)
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = load_model(model, weights)

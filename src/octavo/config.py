@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass that goes to JSON and back."""
+"""Settings: one frozen dataclass that goes to JSON and back, and presets of it."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from .observers import OBSERVERS
 
 @dataclass(frozen=True)
 class Config:
-    """How to quantize. The defaults are right for most models.
+    """How to quantize. The defaults are right for most models: the preset "balanced".
 
     observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of
         each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
@@ -40,7 +40,7 @@ class Config:
     ('head.*',)
     """
 
-    observer: str = "minmax"
+    observer: str = "mse"
     keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
     target_sqnr: float = 0.0
@@ -78,3 +78,26 @@ class Config:
         if unknown:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(**data)
+
+
+# What each adds to accuracy and costs in time is measured in docs/accuracy.md.
+PRESETS: dict[str, Config] = {
+    "fast": Config(observer="minmax", equalize=False, correct_biases=False),
+    "balanced": Config(),
+    "best": Config(round_weights=True, tune_samples=32, measure_samples=32),
+}
+
+
+def as_config(config: Config | str | None) -> Config:
+    """The settings of a preset's name, "balanced" for None; ConfigError for anything else.
+
+    >>> as_config("fast").correct_biases
+    False
+    """
+    if isinstance(config, Config):
+        return config
+    name = "balanced" if config is None else config
+    if not isinstance(name, str) or name not in PRESETS:
+        known = ", ".join(map(repr, PRESETS))
+        raise ConfigError(f"config={config!r}: give an octavo.Config, or one of {known}")
+    return PRESETS[name]

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from .capture import Call
-from .config import Config
+from .config import Config, as_config
 from .data import calls
 from .errors import ConfigError, OctavoError
 from .guard import Evaluate
@@ -28,7 +28,7 @@ def quantize(
     model: nn.Module,
     data: Any,
     *,
-    config: Config | None = ...,
+    config: Config | str | None = ...,
     target_sqnr: float | None = ...,
     evaluate: Evaluate | None = ...,
     max_drop: float = ...,
@@ -42,7 +42,7 @@ def quantize(
     data: Any,
     *,
     submodules: Sequence[str],
-    config: Config | None = ...,
+    config: Config | str | None = ...,
     target_sqnr: float | None = ...,
     progress: bool = ...,
 ) -> QuantizedParts: ...
@@ -54,7 +54,7 @@ def quantize(
     data: Any,
     *,
     submodules: Sequence[str] | None = None,
-    config: Config | None = None,
+    config: Config | str | None = None,
     target_sqnr: float | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float = 0.005,
@@ -78,7 +78,8 @@ def quantize(
         to call if it does in the first two batches, or if it is the length of token ids.
     submodules: quantize only these, by path, each with the inputs it sees while the whole model
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
-    config: see `Config`.
+    config: a `Config`, or "fast" (ranges only), "balanced" (the default: also what costs little and
+        helps accuracy) or "best" (also what takes minutes).
     target_sqnr: in dB; keep float the few sites without which the output's SQNR reaches it.
     evaluate: a function of a model, called like yours, that returns a number, higher is better:
         keep float the few sites without which it falls by no more than `max_drop`. It should
@@ -91,7 +92,7 @@ def quantize(
     """
     if not isinstance(model, nn.Module):
         raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
-    config = config or Config()
+    config = as_config(config)
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
     batches = calls(data, model)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of a channel's share of the largest one's range
-WORTH_IT = 0.7  # of the predicted noise: less of a gain is not worth ranges that fit more tightly
+WORTH_IT = 0.7  # of a group's predicted noise: less of a gain is not worth tighter ranges
+WORTH_A_TRIAL = 0.63  # of that of all groups: 2 dB
 SMALLEST = 1 / 32  # scale: what calibration hardly saw may be larger in use
 HEADROOM = 1.25  # of a channel over what the samples show of it
 FAR = 6  # standard deviations that a channel may go in use, where batch norm has kept them
@@ -40,15 +41,15 @@ def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.Gr
     module = fx.GraphModule(quantizer.module, _copied(quantizer.graph))
     groups = find_groups(module.graph)
     seen = _look(module, groups, quantizer.wanted, batches)
-    chosen = False
+    before = after = 0.0
     for group in groups:
-        scale = _best_scale(module, group, seen)
-        if scale is not None:
+        scale, plain, least = _best_scale(module, group, seen)
+        if least < WORTH_IT * plain:
             move_scale(module, group, scale)
-            chosen = True
+        before, after = before + plain, after + min(least, plain)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return module if chosen else None
+    return module if after < WORTH_A_TRIAL * before else None
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:
@@ -118,8 +119,8 @@ def _look(
 
 def _best_scale(
     module: fx.GraphModule, group: Group, seen: dict[fx.Node, Channels]
-) -> Tensor | None:
-    """The scale of least noise in what the group's readers compute; None if 1 is good enough."""
+) -> tuple[Tensor, float, float]:
+    """The scale of least noise in what the group's readers compute; the noise without, and with."""
     looked = [seen[v] for v in group.values if v in seen]
     read: dict[fx.Node, Any] = {layer: layer.args[0] for layer in group.consumers}
     readers = [
@@ -127,8 +128,9 @@ def _best_scale(
         for layer, value in read.items()
         if value in seen
     ]
+    ones = torch.ones(group.channels)
     if not readers:
-        return None
+        return ones, 0.0, 0.0
     share = _shares(group, looked)
 
     def noise(scale: Tensor) -> float:
@@ -136,7 +138,7 @@ def _best_scale(
 
     scales = [share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS]
     best = min(scales, key=noise)
-    return best if noise(best) < WORTH_IT * noise(torch.ones_like(best)) else None
+    return best, noise(ones), noise(best)
 
 
 def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
