@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -197,3 +199,62 @@ def test_samples_that_fit_no_graph_are_refused():
     )
     with pytest.raises(RuntimeError):
         equalize(quantizer, [[torch.ones(2, 5)]])
+
+
+class PostNorm(nn.Module):
+    """A layer norm whose output a residual add reads as well as the linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.a, self.b, self.last = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        with torch.no_grad():
+            self.norm.weight[0] = 40.0  # one channel far larger than the rest
+            for linear in (self.a, self.b):
+                linear.weight[:, 0] /= 40
+
+    def forward(self, x):
+        x = self.norm(x)
+        return self.last((x + self.a(x) * torch.tanh(self.b(x))).tanh())
+
+
+def test_where_nothing_takes_the_scale_in_the_readers_input_is_divided():
+    net, x = PostNorm(), torch.randn(64, 16)
+    module = equalize(captured(net, x), [[x]])
+    (div,) = (n for n in module.graph.nodes if n.target is torch.ops.aten.div.Tensor)
+    assert {u.name for u in div.users} == {"linear", "linear_1"}
+    scale = attribute(module, div.args[1].target)
+    assert scale[0] == 1
+    assert scale[1:].max() < 0.5
+    torch.testing.assert_close(module(x)[0], net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_division_before_linear_layers_helps_and_is_named_in_the_report():
+    net, data, x = PostNorm(), [torch.randn(32, 16) for _ in range(4)], torch.randn(256, 16)
+    plain = octavo.quantize(net, data, config=Config(equalize=False))
+    q = octavo.quantize(net, data)
+    assert octavo.sqnr(net(x), q(x)) > octavo.sqnr(net(x), plain(x)) + 3
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
+    (row,) = (r for r in q.report().rows if r.operator == "div")
+    assert "same range" in row.reason
+    sites = [r.site for r in q.report().rows if r.site is not None]
+    assert sites == [r.site for r in plain.report().rows if r.site is not None]
+
+
+def test_a_trial_of_both_forms_starts_from_nothing_observed():
+    quantizer = captured(PostNorm(), torch.randn(64, 16))
+    quantizer.observe(torch.randn(64, 16))
+    twin = quantizer.twin(quantizer.module, observer="entropy")
+    assert twin.config.observer == "entropy"
+    assert quantizer.config.observer == "mse"
+    assert all(quant.observer.low == float("inf") for quant in twin.quants.values())
+
+
+def test_what_would_collapse_does_not_even_need_the_guard():
+    """The outlier of test_guard: a division makes room for the channels beside it."""
+    from test_guard import Fragile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", octavo.CollapseWarning)
+        q = octavo.quantize(Fragile(), torch.randn(32, 8))
+    assert q.report().int8_share == 1

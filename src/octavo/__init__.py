@@ -7,7 +7,7 @@
 torch.Size([3, 2])
 """
 
-from .config import Config
+from .config import PRESETS, Config
 from .errors import (
     CaptureError,
     CollapseWarning,
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY",
     "DEFAULT_PATTERNS",
+    "PRESETS",
     "CaptureError",
     "CollapseWarning",
     "Config",

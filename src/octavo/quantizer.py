@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -122,9 +123,13 @@ class Quantizer:
         module, signature = capture(self.model, *call, others)
         self._bind(tidy(module), signature)
 
-    def twin(self, module: fx.GraphModule) -> Quantizer:
-        """A quantizer like this one for another form of its graph; nothing is observed yet."""
+    def twin(self, module: fx.GraphModule, **changes: Any) -> Quantizer:
+        """A quantizer like this one for another form of its graph; nothing is observed yet.
+
+        changes: settings of its `config` that are to be others.
+        """
         twin = copy.copy(self)
+        twin.config = dataclasses.replace(self.config, **changes)
         twin.float_reasons, twin.watches, twin.work = {}, {}, {}
         twin._bind(module, self.signature)
         return twin

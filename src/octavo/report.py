@@ -223,7 +223,7 @@ def _row(quantizer: Quantizer, node: fx.Node, site: int | None, sqnr: float | No
 def verdict(quantizer: Quantizer, node: fx.Node) -> tuple[str, str]:
     """("int8", "") or ("float", why) for the site that ends at `node`."""
     if node.name not in quantizer.covered:
-        return "float", f"no rule for {operator_name(node)}"
+        return "float", node.meta.get("reason", f"no rule for {operator_name(node)}")
     if node.name in quantizer.float_reasons:
         return "float", quantizer.float_reasons[node.name]
     rule = quantizer.rule_of(node)

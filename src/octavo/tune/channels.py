@@ -51,6 +51,24 @@ def find_groups(graph: fx.Graph) -> list[Group]:
     return groups
 
 
+def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
+    """What linear layers read outside the closed groups: nothing takes the scale in before them."""
+    reads = Counter(str(n.target) for n in graph.nodes if n.op == "get_attr" for _ in n.users)
+    taken = {value for group in closed for value in group.values}
+    groups = []
+    for value in graph.nodes:
+        tensor = value.meta.get("val")
+        if value in taken or value.op != "call_function" or not isinstance(tensor, torch.Tensor):
+            continue
+        axis = tensor.dim() - 1
+        linear = [u for u in value.users if u.target is aten.linear.default]
+        readers = [u for u in linear if _consumes(u, value, axis) and _alone(u, reads)]
+        if readers:
+            group = Group(int(tensor.shape[axis]), {value: axis}, {}, dict.fromkeys(readers))
+            groups.append(group)
+    return groups
+
+
 def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:
     """Gather all that shares the scale of `start`; False if something would not carry it."""
     waiting = [(start, axis)]

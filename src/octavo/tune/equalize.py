@@ -3,7 +3,8 @@
 What the model computes in float stays the same; the channels of the value become alike, so that
 one scale for all of them suits each. One mechanism for cross-layer equalization of relu pairs
 (Nagel et al. 2019, arXiv 1906.04721), layer norm before linear layers (SmoothQuant, Xiao et al.
-2022, arXiv 2211.10438), residual streams, and what depthwise convolutions read.
+2022, arXiv 2211.10438), residual streams, and what depthwise convolutions read. Where linear
+layers read what others read too, a division before them stands for the layer that makes it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, fx
 
 from ..tensors import along, attribute, new_attribute, own_path
 from ..tidy.batch_norm import OUTPUT_AXIS
-from .channels import CLAMPS, LAYER_NORM, Group, find_groups
+from ..tidy.emitter import Emitter
+from .channels import CLAMPS, LAYER_NORM, Group, find_groups, find_open_groups
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -25,6 +27,7 @@ aten = torch.ops.aten
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of a channel's share of the largest one's range
 WORTH_IT = 0.7  # of a group's predicted noise: less of a gain is not worth tighter ranges
+WORTH_DIVIDING = 0.5  # the same, where an operator is added
 WORTH_A_TRIAL = 0.63  # of that of all groups: 2 dB
 SMALLEST = 1 / 32  # scale: what calibration hardly saw may be larger in use
 HEADROOM = 1.25  # of a channel over what the samples show of it
@@ -40,13 +43,19 @@ def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.Gr
     """
     module = fx.GraphModule(quantizer.module, _copied(quantizer.graph))
     groups = find_groups(module.graph)
+    groups += find_open_groups(module.graph, groups)
     seen = _look(module, groups, quantizer.wanted, batches)
     before = after = 0.0
     for group in groups:
         scale, plain, least = _best_scale(module, group, seen)
-        if least < WORTH_IT * plain:
+        if least < (WORTH_IT if group.producers else WORTH_DIVIDING) * plain:
+            if not group.producers:
+                _divide(module, group, scale)
             move_scale(module, group, scale)
-        before, after = before + plain, after + min(least, plain)
+            after += least
+        else:
+            after += plain
+        before += plain
     module.graph.eliminate_dead_code()
     module.recompile()
     return module if after < WORTH_A_TRIAL * before else None
@@ -195,6 +204,23 @@ def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
     for node, axis in group.values.items():
         if node.target in CLAMPS:
             _clamp_channels(module, node, along(scale, axis, node.meta["val"].dim())[0])
+
+
+def _divide(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
+    """Divide what the readers of an open group read by the scale, where nothing takes it in.
+
+    Engines do it as they quantize the value. The values of the group are no longer its own.
+    """
+    ((value, _),) = group.values.items()
+    with module.graph.inserting_after(value):
+        divided = Emitter(module.graph, value).node(
+            aten.div.Tensor, (value, value), {}, value.meta["val"]
+        )
+    divided.meta["reason"] = "gives each channel the same range, for the layers that read it"
+    divided.args = (value, _new(module, divided, "scale", scale))
+    for layer in group.consumers:
+        layer.replace_input_with(value, divided)
+    group.values.clear()
 
 
 def _along_inputs(layer: fx.Node, weight: Tensor, scale: Tensor) -> Tensor:
