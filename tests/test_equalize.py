@@ -258,3 +258,21 @@ def test_what_would_collapse_does_not_even_need_the_guard():
         warnings.simplefilter("error", octavo.CollapseWarning)
         q = octavo.quantize(Fragile(), torch.randn(32, 8))
     assert q.report().int8_share == 1
+
+
+def test_a_channel_that_the_samples_do_not_show_stays_as_it_is():
+    """In use it may be as large as any; multiplied by 32 it would take all integers for itself."""
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    with torch.no_grad():
+        net[0].weight[:, :, 0, 0] = torch.diag(uneven(8))
+        net[0].bias.zero_()
+        net[2].weight[:, :, 0, 0] /= uneven(8)
+    x = torch.randn(16, 8, 8, 8)
+    x[:, 7] = -x[:, 7].abs()  # never passes the relu
+    module = equalize(captured(net, x), [[x]])
+    first = next(n for n in module.graph.nodes if n.target is torch.ops.aten.conv2d.default)
+    before, after = net[0].weight.diagonal()[0, 0], attribute(module, first.args[1].target)
+    grown = (after.flatten(1).diagonal() / net[0].weight.flatten(1).diagonal()).detach()
+    assert grown[7] == 1
+    assert grown[6] > 3
+    assert torch.equal(before, net[0].weight.diagonal()[0, 0])  # the user's own is left alone
