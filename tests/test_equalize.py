@@ -262,17 +262,13 @@ def test_what_would_collapse_does_not_even_need_the_guard():
 
 def test_a_channel_that_the_samples_do_not_show_stays_as_it_is():
     """In use it may be as large as any; multiplied by 32 it would take all integers for itself."""
-    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
-    with torch.no_grad():
-        net[0].weight[:, :, 0, 0] = torch.diag(uneven(8))
-        net[0].bias.zero_()
-        net[2].weight[:, :, 0, 0] /= uneven(8)
-    x = torch.randn(16, 8, 8, 8)
-    x[:, 7] = -x[:, 7].abs()  # never passes the relu
-    module = equalize(captured(net, x), [[x]])
-    first = next(n for n in module.graph.nodes if n.target is torch.ops.aten.conv2d.default)
-    before, after = net[0].weight.diagonal()[0, 0], attribute(module, first.args[1].target)
-    grown = (after.flatten(1).diagonal() / net[0].weight.flatten(1).diagonal()).detach()
-    assert grown[7] == 1
-    assert grown[6] > 3
-    assert torch.equal(before, net[0].weight.diagonal()[0, 0])  # the user's own is left alone
+    from octavo.tune.equalize import Channels, _shares
+
+    graph = captured(
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 4)
+    ).graph
+    (group,) = find_groups(graph)
+    seen = Channels()
+    seen.add(torch.tensor([[8.0, 2.0, 0.1, 0.0], [1.0, 1.0, 0.0, 0.0]]), axis=1)
+    expected = torch.tensor([1.0, 1.25 * 2 / 8, 1.25 * 0.1 / 8, 1.0])
+    torch.testing.assert_close(_shares(group, [seen]), expected)

@@ -30,7 +30,7 @@ WORTH_IT = 0.7  # of a group's predicted noise: less of a gain is not worth tigh
 WORTH_DIVIDING = 0.5  # the same, where an operator is added
 WORTH_A_TRIAL = 0.63  # of that of all groups: 2 dB
 SMALLEST = 1 / 32  # scale: what calibration hardly saw may be larger in use
-SILENT = 1e-3  # share of a channel that the samples do not show: it stays as it is
+SILENT = 1e-6  # share of a channel that the samples do not show: it stays as it is
 HEADROOM = 1.25  # of a channel over what the samples show of it
 FAR = 6  # standard deviations that a channel may go in use, where batch norm has kept them
 
