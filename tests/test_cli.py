@@ -65,6 +65,16 @@ def test_quantize_report_and_bench(folder, capsys):
     assert (code, out.count("Convolution")) == (0, 2)  # by operator and by kind
 
 
+def test_export(folder, capsys):
+    assert quantize(capsys, folder)[0] == 0
+    for name in ("net.onnx", "net.xml"):
+        code, out, _ = run(capsys, "export", folder / "net.octavo", folder / name)
+        assert (code, "written" in out, (folder / name).is_file()) == (0, True, True)
+    code, _, err = run(capsys, "export", folder / "net.octavo", folder / "net.pb")
+    assert code == 2
+    assert ".onnx, .xml" in err
+
+
 WEIGHTS = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "4.weight": (2, 8), "4.bias": (2,)}
 
 
@@ -76,7 +86,7 @@ def test_options_reach_the_config(folder, capsys):
     assert config == dataclasses.replace(PRESETS["fast"], **settings, target_sqnr=12.0)
 
 
-@pytest.mark.parametrize("command", [(), ("quantize",), ("report",), ("bench",)])
+@pytest.mark.parametrize("command", [(), ("quantize",), ("report",), ("bench",), ("export",)])
 def test_help(capsys, command):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0

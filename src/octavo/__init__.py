@@ -20,6 +20,7 @@ from .errors import (
     PartitionWarning,
     PatternError,
 )
+from .export import export
 from .measure import sqnr
 from .model import QuantizedModel
 from .parts import QuantizedParts
@@ -56,6 +57,7 @@ __all__ = [
     "Report",
     "Rule",
     "Weighted",
+    "export",
     "load",
     "quantize",
     "register_pattern",

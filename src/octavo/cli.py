@@ -1,4 +1,4 @@
-"""The command line: `octavo quantize`, `octavo report`, `octavo bench`."""
+"""The command line: `octavo quantize`, `report`, `bench`, `export`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from . import __version__
 from .bench import bench_table, compare_engines, example_call, profile, profile_tables
 from .config import PRESETS, as_config
 from .errors import CollapseWarning, ConfigError, OctavoError, PartitionWarning
+from .export import export as export_model
 from .observers import OBSERVERS
 from .quantize import quantize as quantize_model
 from .sources import ImageOptions, load_data, load_model
@@ -118,6 +119,16 @@ def quantize(
         f" {report.int8_share:.1%} of multiply-adds in int8, "
         f"output SQNR {report.output_sqnr:.1f} dB"
     )
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A file written by octavo quantize.")],
+    out_file: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .onnx or .xml.")],
+) -> None:
+    """Write a quantized model as ONNX (.onnx) or OpenVINO IR (.xml and .bin)."""
+    export_model(load(file), out_file)
+    out.print(f"{out_file}: written")
 
 
 @app.command()
