@@ -20,7 +20,8 @@ import octavo
 COLUMNS = ["model", "peer", "median ms", "min ms", "Octavo / peer"]
 COLUMNS += ["ready s", "ready ratio", "SQNR dB"]
 PACKAGES = ["torch", "torchvision", "transformers", "openvino", "nncf", "onnxruntime", "torchao"]
-INT8_PEERS = [name for name, peer in PEERS.items() if peer.int8 and name != "octavo"]
+OURS = ("octavo", "fast")
+INT8_PEERS = [name for name, peer in PEERS.items() if peer.int8 and name not in OURS]
 
 
 @dataclass
@@ -82,18 +83,26 @@ def figure(value: float | None, digits: int) -> str:
 
 def octavo_by_peer(results: list[Result], value: str) -> dict[tuple[str, str], float]:
     """Octavo's `value` by the peer's, for each model and peer where both have one."""
+    return by_peer(results, value, "octavo")
+
+
+def by_peer(results: list[Result], value: str, of: str) -> dict[tuple[str, str], float]:
+    """One peer's `value` by each other's."""
     known = {(r.model, r.peer): v for r in results if (v := getattr(r, value)) is not None}
-    ours = {model: v for (model, peer), v in known.items() if peer == "octavo"}
+    ours = {model: v for (model, peer), v in known.items() if peer == of}
     return {key: ours[key[0]] / v for key, v in known.items() if key[0] in ours}
 
 
 def summary(results: list[Result]) -> list[str]:
     """Over the models of one batch size: Octavo beside the best int8 peer, NNCF and float."""
     slower, later = (octavo_by_peer(results, value) for value in ("median_ms", "ready_s"))
+    faster = by_peer(results, "ready_s", "fast")
     speedups = {model: 1 / ratio for model, ratio in worst(slower, ["eager"]).items()}
     lines = [
         over_models("Octavo's median / fastest other int8 peer's", worst(slower, INT8_PEERS), max),
         over_models("Octavo's ready / NNCF's", worst(later, ["nncf"]), max),
+        over_models("Octavo's ready with config='fast' / NNCF's", worst(faster, ["nncf"]), max),
+        over_models("Octavo's ready / with config='fast'", worst(later, ["fast"]), max),
         over_models("eager float's median / Octavo's", speedups, min),
     ]
     return [line for line in lines if line]

@@ -54,8 +54,10 @@ def call_torch(model: nn.Module, x: Tensor) -> Call:
     return partial(model, x)
 
 
-def quantize_octavo(model: nn.Module, data: Data) -> octavo.QuantizedModel:
-    return octavo.quantize(model, data, progress=False)
+def quantize_octavo(
+    model: nn.Module, data: Data, config: str = "balanced"
+) -> octavo.QuantizedModel:
+    return octavo.quantize(model, data, config=config, progress=False)
 
 
 def compile_octavo(model: octavo.QuantizedModel, x: Tensor) -> Call:
@@ -197,6 +199,7 @@ PEERS = {
     "eager": Peer("PyTorch float", keep_float, call_torch, int8=False),
     "openvino": Peer("OpenVINO float", convert_openvino, compile_openvino_float32, int8=False),
     "octavo": Peer("Octavo", quantize_octavo, compile_octavo),
+    "fast": Peer("Octavo, fast", partial(quantize_octavo, config="fast"), compile_octavo),
     "nncf": Peer("NNCF + OpenVINO", quantize_nncf, compile_openvino),
     "onnxruntime": Peer("ONNX Runtime", quantize_onnxruntime, compile_onnxruntime),
     "torch.ao": Peer("torch.ao FX", quantize_torch_ao, call_torch),

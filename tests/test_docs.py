@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import octavo
+import octavo.engines.onnx
 import octavo.engines.openvino
-import octavo.engines.reference  # both are entered before what the examples enter is taken away
+import octavo.engines.reference  # all are entered before what the examples enter is taken away
 
 PACKAGES = pkgutil.walk_packages(octavo.__path__, "octavo.")
 MODULES = [m.name for m in PACKAGES if m.name != "octavo.__main__"]

@@ -49,7 +49,7 @@ class Config:
     correct_biases: bool = True
     round_weights: bool = False
     rounding_seconds: float = 600.0
-    tune_samples: int = 8
+    tune_samples: int = 16
     measure_samples: int = 8
 
     def __post_init__(self) -> None:
