@@ -26,6 +26,7 @@ from . import ops
 from .capture import Signature, module_path
 from .config import Config
 from .errors import FormatError, OctavoError
+from .file_checks import LARGEST_METADATA, MOST_NODES, check_arguments, check_scales, unique_keys
 from .model import QuantizedModel
 from .report import Report
 from .tensors import set_buffer
@@ -40,7 +41,7 @@ PYTHON_OPERATORS = {
 }
 OWN_OPERATORS = {str(op): op for op in (ops.quantize, ops.dequantize, ops.unrounded)}
 # A graph becomes Python source when it is compiled: names must be no more than names.
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 # Reads a file named by its argument; all other ATen operators that return new tensors compute.
 REFUSED = {"from_file"}
@@ -104,14 +105,18 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
             metadata = f.metadata() or {}
             if json.loads(metadata.get("octavo", "{}")).get("format") != FORMAT:
                 raise FormatError(f"{path} is not an Octavo file of format {FORMAT}")
+            if sum(map(len, metadata.values())) > LARGEST_METADATA:
+                raise FormatError(f"{path}: more metadata than any model needs")
             root = nn.Module()
             for name in f.keys():  # noqa: SIM118  (not a dict)
                 set_buffer(root, _checked(PATH, name), f.get_tensor(name))
-        graph = _graph_from_json(json.loads(metadata["graph"]), dict(root.named_buffers()))
+        tensors = dict(root.named_buffers())
+        graph = _graph_from_json(_parsed(metadata["graph"]), tensors)
+        check_scales(graph, tensors)
         module = fx.GraphModule(root, graph)
-        signature = Signature.from_json(json.loads(metadata["signature"]))
+        signature = Signature.from_json(_parsed(metadata["signature"]))
         config = Config.from_json(metadata["config"])
-        report = Report.from_dict(json.loads(metadata["report"]))
+        report = Report.from_dict(_parsed(metadata["report"]))
     except FormatError:
         raise
     except (SafetensorError, OSError) as e:
@@ -119,6 +124,10 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
     except Exception as e:
         raise FormatError(f"{path} is damaged: {type(e).__name__}: {e}") from e
     return QuantizedModel(module, signature, config, report).to(device)
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
 # ---- graph <-> JSON
@@ -213,12 +222,14 @@ def _checked(pattern: re.Pattern[str], name: Any) -> str:
     """The name, if it is one; FormatError otherwise."""
     if isinstance(name, str) and pattern.fullmatch(name) and not keyword.iskeyword(name):
         return name
-    raise FormatError(f"{name!r} is not a name that a file may hold")
+    raise FormatError(f"{str(name)[:80]!r} is not a name that a file may hold")
 
 
 def _graph_from_json(data: list[dict[str, Any]], tensors: dict[str, Tensor]) -> fx.Graph:
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
+    if len(data) > MOST_NODES:
+        raise FormatError(f"a graph of {len(data)} nodes is larger than any that save writes")
     for item in data:
         op, target = item["op"], item["target"]
         if op not in ("placeholder", "get_attr", "call_function", "output"):
@@ -231,6 +242,10 @@ def _graph_from_json(data: list[dict[str, Any]], tensors: dict[str, Tensor]) -> 
         elif op == "get_attr" and target not in tensors:
             raise FormatError(f"the graph reads a tensor {target!r} that the file does not hold")
         name = _checked(NAME, item["name"])
+        if name in nodes:
+            raise FormatError(f"two nodes are named {name!r}")
+        if op == "call_function":
+            check_arguments(target, args or (), kwargs or {})
         node = graph.create_node(op, target, args or (), kwargs or {}, name)
         node.meta["nn_module_stack"] = {"": (item.get("path", ""), "")}
         nodes[name] = node
