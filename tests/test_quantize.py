@@ -2,6 +2,7 @@ import copy
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import nets
 import pytest
@@ -189,3 +190,16 @@ def test_the_length_of_a_sequence_is_free_where_it_is_seen_to_vary_or_is_of_toke
     fixed = octavo.quantize(net, {"x": torch.randn(4, 6, 16)})
     with pytest.raises(CaptureError, match=r"captured with shape \(any, 6, 16\)"):
         fixed(x=x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_model_on_a_gpu_is_quantized_there(name, preset):
+    net, inputs = make(name)
+    move = partial(torch.utils._pytree.tree_map_only, torch.Tensor, torch.Tensor.cuda)
+    q = octavo.quantize(net.cuda(), move(calls(inputs)), config=preset)
+    args, kwargs = move(inputs(3))
+    result = q(*args, **kwargs)
+    assert all(t.is_cuda for t in torch.utils._pytree.tree_leaves(result))
+    assert octavo.sqnr(net(*args, **kwargs), result) > 15

@@ -74,13 +74,17 @@ def _copied(graph: fx.Graph) -> fx.Graph:
 class Channels:
     """Extremes and moments of each channel of a value, over batches."""
 
-    def __init__(self) -> None:
-        self.low = self.high = self.total = self.squares = torch.zeros(())
-        self.count = 0
+    low: Tensor
+    high: Tensor
+    total: Tensor
+    squares: Tensor
+    count = 0
 
     def add(self, value: Tensor, axis: int) -> None:
         """Take in one tensor."""
         flat = value.movedim(axis, 0).flatten(1).float()
+        if not self.count:
+            self.low = self.high = self.total = self.squares = flat.new_zeros(len(flat))
         self.low = torch.minimum(self.low, flat.amin(1))
         self.high = torch.maximum(self.high, flat.amax(1))
         self.total = self.total + flat.sum(1)
@@ -138,9 +142,8 @@ def _best_scale(
         for layer, value in read.items()
         if value in seen
     ]
-    ones = torch.ones(group.channels)
     if not readers:
-        return ones, 0.0, 0.0
+        return torch.ones(group.channels), 0.0, 0.0
     share = _shares(group, looked)
 
     def noise(scale: Tensor) -> float:
@@ -148,7 +151,7 @@ def _best_scale(
 
     scales = [share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS]
     best = min(scales, key=noise)
-    return best, noise(ones), noise(best)
+    return best, noise(torch.ones_like(best)), noise(best)
 
 
 def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:

@@ -98,7 +98,7 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
         columns = _columns(layer, weight, x.float())
         if columns.shape[2] > room:
             some = torch.randperm(columns.shape[2], generator=generator)[:room]
-            columns = columns[:, :, some]
+            columns = columns[:, :, some.to(columns.device)]
         count += columns.shape[2]
         total = total + columns.sum(2, keepdim=True)
         products = products + columns @ columns.mT
@@ -129,7 +129,7 @@ def _best_scale(rows: Tensor, variance: Tensor) -> Tensor:
         error = rows - scale * (rows / scale).round().clamp(WEIGHT.qmin, WEIGHT.qmax)
         errors.append((error.square() * variance[:, None]).sum(2))
     best = torch.stack(errors).argmin(0)
-    return largest * SHARES.double()[best][..., None]
+    return largest * SHARES.to(largest)[best][..., None]
 
 
 def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor) -> Tensor:
