@@ -14,7 +14,7 @@ descriptions, and four small nets on the 10,000 test images of Fashion-MNIST; se
 
 - accuracy: of the labels, where there are any, in %; agreement: same answer as float, in %.
 - SQNR: of all outputs together against float, in dB.
-- int8: of the convolutions, linear layers and matrix products that OpenVINO executes, in %.
+- int8: of the convolutions, linear and recurrent layers and matrix products of OpenVINO, in %.
 - ms: least time of a call with one sample, calls alternated between peers.
 - s: conversion with calibration and tuning.
 """
@@ -47,7 +47,7 @@ import octavo
 from octavo.measure import Noise
 
 Run = Callable[[Tensor], Tensor]
-MATRIX = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+MATRIX = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"}
 
 
 @dataclass
@@ -72,8 +72,11 @@ def by_octavo(config: Any, model: nn.Module, data: list[Tensor]) -> octavo.Quant
     return octavo.quantize(model, data, config=config, progress=False)
 
 
-def by_nncf(accurate: bool, model: nn.Module, data: list[Tensor]) -> Any:
+def by_nncf(model: nn.Module, data: list[Tensor], accurate: bool = False, one: bool = False) -> Any:
+    """accurate: its slower bias correction. one: samples one by one, as it averages ranges."""
     import nncf
+
+    data = [x for batch in data for x in batch.split(1)] if one else data
 
     attends = any("attention" in type(m).__name__.lower() for m in model.modules())
     kind = nncf.ModelType.TRANSFORMER if attends else None
@@ -87,8 +90,9 @@ PRESETS: dict[str, Callable[..., Any]] = {
 }
 PEERS: dict[str, Callable[..., Any]] = {
     **PRESETS,
-    "nncf": partial(by_nncf, False),
-    "nncf accurate": partial(by_nncf, True),
+    "nncf": by_nncf,
+    "nncf 1 by 1": partial(by_nncf, one=True),
+    "nncf accurate": partial(by_nncf, accurate=True),
     "onnxruntime": peer_tools.quantize_onnxruntime,
     "torch.ao": peer_tools.quantize_torch_ao,
     "torchao": peer_tools.quantize_torchao,
