@@ -186,7 +186,7 @@ def test_an_engine_of_ones_own(residual):
 
 
 def test_an_unknown_engine_lists_the_known(residual):
-    with pytest.raises(EngineError, match="choose one of openvino, reference"):
+    with pytest.raises(EngineError, match="choose one of onnxruntime, openvino, reference"):
         residual.compile("tensorflow")
 
 
