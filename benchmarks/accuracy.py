@@ -36,7 +36,7 @@ import openvino
 import peer_tools
 import torch
 from accuracy_nets import NETS, Task, tasks
-from peer_table import as_line, machine
+from peer_table import as_line, figure, machine
 from peers import time_alternately
 from rich import box
 from rich.console import Console
@@ -74,15 +74,8 @@ def by_octavo(config: Any, model: nn.Module, data: list[Tensor]) -> octavo.Quant
 
 def by_nncf(model: nn.Module, data: list[Tensor], accurate: bool = False, one: bool = False) -> Any:
     """accurate: its slower bias correction. one: samples one by one, as it averages ranges."""
-    import nncf
-
     data = [x for batch in data for x in batch.split(1)] if one else data
-
-    attends = any("attention" in type(m).__name__.lower() for m in model.modules())
-    kind = nncf.ModelType.TRANSFORMER if attends else None
-    converted = peer_tools.convert_openvino(model, data)
-    batches = nncf.Dataset(data, Tensor.numpy)
-    return nncf.quantize(converted, batches, model_type=kind, fast_bias_correction=not accurate)
+    return peer_tools.quantize_nncf(model, data, fast_bias_correction=not accurate)
 
 
 PRESETS: dict[str, Callable[..., Any]] = {
@@ -204,16 +197,12 @@ def table(results: list[Result], style: box.Box) -> Table:
         made.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for r in results:
         cells = [
-            *(cell(v and 100 * v, 2) for v in (r.accuracy, r.agreement)),
-            cell(r.sqnr if r.sqnr is None or abs(r.sqnr) < 1e9 else None, 1),
-            *(cell(v, d) for v, d in ((r.int8 and 100 * r.int8, 0), (r.ms, 2), (r.seconds, 1))),
+            *(figure(v and 100 * v, 2) for v in (r.accuracy, r.agreement)),
+            figure(r.sqnr if r.sqnr is None or abs(r.sqnr) < 1e9 else None, 1),
+            *(figure(v, d) for v, d in ((r.int8 and 100 * r.int8, 0), (r.ms, 2), (r.seconds, 1))),
         ]
         made.add_row(r.net, r.peer, *(["fails"] if r.error else cells))
     return made
-
-
-def cell(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
 
 
 def summary(results: list[Result], ours: list[str]) -> list[str]:

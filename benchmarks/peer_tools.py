@@ -92,14 +92,15 @@ def compile_openvino_float32(model: Any, x: Tensor) -> Call:
     return compile_openvino(model, x, INFERENCE_PRECISION_HINT="f32")
 
 
-def quantize_nncf(model: nn.Module, data: Data) -> Any:
+def quantize_nncf(model: nn.Module, data: Data, **settings: Any) -> Any:
     import nncf
 
     # as its documentation says: without it vit_b_16 has an SQNR of 2 dB instead of 28
     attends = any("attention" in type(module).__name__.lower() for module in model.modules())
     kind = nncf.ModelType.TRANSFORMER if attends else None
     batches = nncf.Dataset(data, Tensor.numpy)
-    return nncf.quantize(convert_openvino(model, data), batches, model_type=kind)
+    converted = convert_openvino(model, data)
+    return nncf.quantize(converted, batches, model_type=kind, **settings)
 
 
 # ---- ONNX Runtime

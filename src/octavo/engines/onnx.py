@@ -66,10 +66,9 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
             )
         onnx.checker.check_model(path, full_check=True)
     except Exception as e:
-        line = str(e).strip().splitlines()[:1]
-        raise FormatError(
-            f"this model cannot be written as ONNX: {type(e).__name__}: {line}"
-        ) from e
+        line = next(iter(str(e).strip().splitlines()), "")
+        reason = f"{type(e).__name__}: {line}"
+        raise FormatError(f"this model cannot be written as ONNX: {reason}") from e
 
 
 def _translations() -> dict[Any, Any]:

@@ -36,7 +36,7 @@ class Group:
 
 def find_groups(graph: fx.Graph) -> list[Group]:
     """Every closed group of a tidied graph, in its order."""
-    reads = Counter(str(n.target) for n in graph.nodes if n.op == "get_attr" for _ in n.users)
+    reads = _reads(graph)
     seen: set[fx.Node] = set()
     groups = []
     for node in graph.nodes:
@@ -53,7 +53,7 @@ def find_groups(graph: fx.Graph) -> list[Group]:
 
 def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
     """What linear layers read outside the closed groups: nothing takes the scale in before them."""
-    reads = Counter(str(n.target) for n in graph.nodes if n.op == "get_attr" for _ in n.users)
+    reads = _reads(graph)
     taken = {value for group in closed for value in group.values}
     groups = []
     for value in graph.nodes:
@@ -67,6 +67,11 @@ def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
             group = Group(int(tensor.shape[axis]), {value: axis}, {}, dict.fromkeys(readers))
             groups.append(group)
     return groups
+
+
+def _reads(graph: fx.Graph) -> Counter[str]:
+    """How many operators read each parameter; several nodes may stand for one."""
+    return Counter(str(n.target) for n in graph.nodes if n.op == "get_attr" for _ in n.users)
 
 
 def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:

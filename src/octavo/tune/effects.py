@@ -101,7 +101,6 @@ class _Run(fx.Interpreter):
         if rule is None and n.name not in self.rounded:
             return value
         value = value if value.requires_grad else value.detach().requires_grad_()
-        value.retain_grad()
         with torch.no_grad():
             if n.name in self.rounded:
                 error = _rounded(value, self.quantizer.quant_of(n).qparams()) - value

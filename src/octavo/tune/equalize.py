@@ -201,7 +201,7 @@ def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
         axis = OUTPUT_AXIS.get(layer.target, 0)
         weight = _parameter(module, layer, at, scale)
         _set_parameter(module, layer, at, weight / along(scale, axis, weight.dim()))
-        if len(layer.args) > at + 1 and layer.args[at + 1] is not None:
+        if layer.args[at + 1] is not None:
             _set_parameter(module, layer, at + 1, _parameter(module, layer, at + 1, scale) / scale)
     for layer in group.consumers:
         weight = _parameter(module, layer, 1, scale)
@@ -239,8 +239,7 @@ def _along_inputs(layer: fx.Node, weight: Tensor, scale: Tensor) -> Tensor:
 
 def _clamp_channels(module: fx.GraphModule, node: fx.Node, scale: Tensor) -> None:
     """A clip to two numbers becomes one to two numbers a channel."""
-    default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
-    given = (*node.args[1:3], *default[len(node.args) - 1 :])
+    given: Any = node.args[1:3]
     bounds = [
         bound if bound is None else _new(module, node, name, bound / scale)
         for name, bound in zip(("low", "high"), given, strict=True)
@@ -250,14 +249,12 @@ def _clamp_channels(module: fx.GraphModule, node: fx.Node, scale: Tensor) -> Non
 
 def _parameter(module: fx.GraphModule, layer: fx.Node, index: int, like: Tensor) -> Tensor:
     """A parameter of a layer; ones for a weight that a layer norm does without."""
-    given = layer.args[index] if len(layer.args) > index else None
+    given = layer.args[index]
     return torch.ones_like(like) if given is None else attribute(module, given.target).detach()
 
 
 def _set_parameter(module: fx.GraphModule, layer: fx.Node, index: int, value: Tensor) -> None:
     name = "bias" if index == (3 if layer.target is LAYER_NORM else 2) else "weight"
-    missing = max(index + 1 - len(layer.args), 0)
-    layer.args = (*layer.args, *[None] * missing)
     layer.update_arg(index, _new(module, layer, name, value))
 
 
