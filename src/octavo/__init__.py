@@ -8,6 +8,7 @@ torch.Size([3, 2])
 """
 
 from .config import PRESETS, Config
+from .default_quant import DefaultQuant
 from .errors import (
     CaptureError,
     CollapseWarning,
@@ -26,7 +27,7 @@ from .model import QuantizedModel
 from .parts import QuantizedParts
 from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .quantize import quantize
-from .quantizer import DefaultQuant, Quantizer
+from .quantizer import Quantizer
 from .report import Report
 from .rules import FloatBetween, PassThrough, Rule, Weighted
 from .storage import load, save

@@ -16,7 +16,7 @@ from .errors import CollapseWarning
 from .measure import Step
 from .quantizer import Quantizer
 from .tune.effects import site_effects
-from .tune.steps import Batches, Converted, convert_tuned
+from .tune.steps import Converted, Evidence, convert_tuned
 
 Evaluate = Callable[[Callable[..., Any]], float]
 RETURNS = 8  # of the sites turned float, so many are tried as int8 again
@@ -32,8 +32,7 @@ class Goal:
 
 def convert_guarded(
     quantizer: Quantizer,
-    tuning: Batches,
-    measuring: Batches,
+    evidence: Evidence,
     evaluate: Evaluate | None = None,
     max_drop: float = 0.0,
 ) -> Converted:
@@ -43,19 +42,19 @@ def convert_guarded(
     as few of the first are turned float as bisection finds to be enough, and of those as many
     become int8 again as can. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
     """
-    result = convert_tuned(quantizer, tuning, measuring)
+    result = convert_tuned(quantizer, evidence)
     before, steps = result.output.sqnr, result.steps
     for goal in _goals(quantizer, evaluate, max_drop):
         if goal.met(result):
             continue
         kept = {n: r for n, r in quantizer.float_reasons.items() if r != goal.reason}
-        turned, result = _reach(quantizer, goal, kept, tuning, measuring)
+        turned, result = _reach(quantizer, goal, kept, evidence)
         after = result.output.sqnr
         steps = (*steps, Step(f"{len(turned)} sites float", before, after, True))
         if before < quantizer.config.min_sqnr:
             _warn(quantizer, turned, before, after)
         before = after
-    return Converted(result.graph, result.noises, result.output, steps)
+    return Converted(result.graph, result.output, steps)
 
 
 def _goals(quantizer: Quantizer, evaluate: Evaluate | None, max_drop: float) -> list[Goal]:
@@ -84,19 +83,15 @@ def _evaluated(quantizer: Quantizer, graph: fx.GraphModule, evaluate: Evaluate) 
 
 
 def _reach(
-    quantizer: Quantizer,
-    goal: Goal,
-    kept: dict[str, str],
-    tuning: Batches,
-    measuring: Batches,
+    quantizer: Quantizer, goal: Goal, kept: dict[str, str], evidence: Evidence
 ) -> tuple[list[str], Converted]:
     """The sites that must be float, beside those that are for other reasons, and the result."""
 
     def tried(sites: Sequence[str]) -> Converted:
         quantizer.set_float(kept | dict.fromkeys(sites, goal.reason))
-        return convert_tuned(quantizer, tuning, measuring)
+        return convert_tuned(quantizer, evidence)
 
-    order = _dearest_first(quantizer, tuning)
+    order = _dearest_first(quantizer, evidence)
     low, high = 1, len(order)
     while low < high:
         middle = (low + high) // 2
@@ -112,9 +107,9 @@ def _reach(
     return turned, tried(turned)
 
 
-def _dearest_first(quantizer: Quantizer, batches: Batches) -> list[str]:
+def _dearest_first(quantizer: Quantizer, evidence: Evidence) -> list[str]:
     """int8 sites that compute, by the noise they bring to the output for the work they save."""
-    effects = site_effects(quantizer, batches)
+    effects = site_effects(quantizer, evidence.tuning)
     every = sum(_work(quantizer, site) for site in effects) / max(len(effects), 1)
     # a site without multiply-adds saves the conversions around it: a fraction of a common one
     return sorted(effects, key=lambda s: -effects[s] / (_work(quantizer, s) + every / 4 + 1))

@@ -103,14 +103,13 @@ def compare(
     quantized: fx.GraphModule,
     pairs: Mapping[str, fx.Node],
     batches: Sequence[Sequence[Tensor]],
-) -> tuple[dict[str, Noise], Noise]:
-    """Noise of each named value and of the outputs (the noisiest) over a few batches.
+) -> dict[str, Noise]:
+    """Noise of each named value over a few batches.
 
     pairs: name of a float node -> the quantized graph's node for the same value.
     """
     noises = {name: Noise() for name in pairs}
     names = {node: name for name, node in pairs.items()}
-    outputs: list[Noise] = []
     for inputs in batches:
         kept: dict[str, Tensor] = {}
 
@@ -124,9 +123,9 @@ def compare(
                     value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
                 noises[names[n]].add(kept.pop(names[n]), value)
 
-        reference = _Keeping(float_module, keep).run(*inputs)
-        _add_outputs(outputs, reference, _Keeping(quantized, against).run(*inputs))
-    return noises, _noisiest(outputs)
+        _Keeping(float_module, keep).run(*inputs)
+        _Keeping(quantized, against).run(*inputs)
+    return noises
 
 
 @torch.no_grad()
@@ -136,18 +135,10 @@ def output_noise(
     """Noise of a graph's outputs (the noisiest) against reference outputs, over a few batches."""
     outputs: list[Noise] = []
     for inputs, reference in zip(batches, references, strict=True):
-        _add_outputs(outputs, reference, module(*inputs))
-    return _noisiest(outputs)
-
-
-def _add_outputs(noises: list[Noise], reference: Any, result: Any) -> None:
-    pairs = list(zip(_floats(reference), _floats(result), strict=True))
-    noises += [Noise() for _ in pairs[len(noises) :]]
-    for noise, (r, v) in zip(noises, pairs, strict=True):
-        noise.add(r, v)
-
-
-def _noisiest(outputs: Sequence[Noise]) -> Noise:
+        pairs = list(zip(_floats(reference), _floats(module(*inputs)), strict=True))
+        outputs += [Noise() for _ in pairs[len(outputs) :]]
+        for noise, (r, v) in zip(outputs, pairs, strict=True):
+            noise.add(r, v)
     # an output of zeros has no signal to compare noise with
     heard = [o for o in outputs if o.signal > 0] or outputs
     return max(heard, key=lambda o: o.ratio, default=Noise())

@@ -15,10 +15,10 @@ from .calibrate import Calibrator, Watch, describe
 from .capture import Call, Signature, capture
 from .config import Config
 from .convert import Conversion
+from .default_quant import DefaultQuant
 from .errors import CaptureError, ConversionError, DataError
-from .observers import make_observer
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
-from .qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
+from .qparams import ACTIVATION, QParams, QSpec
 from .rules import PassThrough, Rule, Weighted
 from .selection import select
 from .tensors import attribute
@@ -26,50 +26,6 @@ from .tidy import tidy
 from .work import WORK, multiply_adds
 
 aten = torch.ops.aten
-
-# Up to this much wider steps are given for a zero_point of 0: 0.8 dB at most for 4 to 10 % of a
-# linear layer's time.
-NEARLY_SYMMETRIC = 1.1
-
-
-class DefaultQuant:
-    """Observes one value and quantizes it: what `quant_ctor` makes for each value read as int8."""
-
-    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
-        self.quantizer, self.name = quantizer, node.name
-        self.observer = make_observer(quantizer.config.observer)
-        self.all_tensors = True
-
-    def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
-        """Look at the value `node` took."""
-        value = env[node.name]
-        if not isinstance(value, Tensor):
-            self.all_tensors = False
-            return
-        try:
-            self.observer.observe(value)
-        except DataError as e:
-            raise DataError(
-                f"the output of {describe(node)} has {e}: check the calibration data and weights"
-            ) from e
-
-    def merge(self, other: DefaultQuant) -> None:
-        """Take in what another value showed: the two will share scale and zero_point."""
-        self.observer.merge(other.observer)
-        self.all_tensors &= other.all_tensors
-
-    def qparams(self) -> QParams:
-        """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""
-        low, high = self.observer.clipped(spec := self.quantizer.spec_of(self.name))
-        qparams = choose_qparams(low, min(high, self.quantizer.ceiling_of(self.name)), spec)
-        nearly = qparams.asymmetry < NEARLY_SYMMETRIC
-        if self.name in self.quantizer.may_be_signed and not qparams.spec.symmetric and nearly:
-            return self.observer.qparams(SYMMETRIC_ACTIVATION)
-        return qparams
-
-    def quantize(self, input: fx.Node) -> fx.Node:
-        """Emit the quantization of `input`."""
-        return self.quantizer.conversion.emit_qparams(input, self.name, self.qparams())
 
 
 class Quantizer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 from torch import Tensor
 
 from .capture import Call
@@ -11,7 +14,7 @@ from .measure import Step
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import make_report
-from .tune import choose_for_latency, equalize_if_better
+from .tune import Evidence, choose_for_latency, equalize_if_better
 
 
 class Calibration:
@@ -42,25 +45,27 @@ class Calibration:
     def _equalize(self) -> None:
         """Equalize the graph if that helps, and observe what waited for it."""
         waiting, self.waiting = self.waiting, None
-        measuring = self.measuring.kept
-        self.quantizer, self.steps = equalize_if_better(
-            self.quantizer, self.tuning.kept or measuring, measuring
-        )
+        self.quantizer, self.steps = equalize_if_better(self.quantizer, self.evidence)
         for args, kwargs in waiting or ():
             self.quantizer.observe(*args, **kwargs)
+
+    @functools.cached_property
+    def evidence(self) -> Evidence:
+        """What was kept, when enough was seen."""
+        return Evidence(self.quantizer.module, self.tuning.kept, self.measuring.kept)
 
     def finish(self, evaluate: Evaluate | None = None, max_drop: float = 0.0) -> QuantizedModel:
         """Choose for speed, convert, tune, reach the goals, and report."""
         if self.waiting is not None:
             self._equalize()
-        measuring = self.measuring.kept
-        if self.quantizer.config.optimize == "latency":
-            choose_for_latency(self.quantizer, measuring[0])
-        tuning = self.tuning.kept or measuring
-        done = convert_guarded(self.quantizer, tuning, measuring, evaluate, max_drop)
-        report = make_report(self.quantizer, done, self.steps + done.steps)
-        assert self.quantizer.signature is not None
-        return QuantizedModel(done.graph, self.quantizer.signature, self.quantizer.config, report)
+        quantizer, evidence = self.quantizer, self.evidence
+        if quantizer.config.optimize == "latency":
+            choose_for_latency(quantizer, evidence.measuring[0])
+        done = convert_guarded(quantizer, evidence, evaluate, max_drop)
+        done = dataclasses.replace(done, steps=self.steps + done.steps)
+        report = make_report(quantizer, done, evidence.measuring)
+        assert quantizer.signature is not None
+        return QuantizedModel(done.graph, quantizer.signature, quantizer.config, report)
 
 
 class Samples:

@@ -8,10 +8,11 @@ from .effects import site_effects
 from .equalize import equalize
 from .latency import choose_for_latency
 from .rounding import round_weights
-from .steps import Converted, convert_tuned, equalize_if_better
+from .steps import Converted, Evidence, convert_tuned, equalize_if_better
 
 __all__ = [
     "Converted",
+    "Evidence",
     "choose_for_latency",
     "convert_tuned",
     "correct_biases",

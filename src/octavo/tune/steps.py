@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from ..measure import Noise, Step, compare, output_noise
+from ..measure import Noise, Step, output_noise
 from .bias import correct_biases
 from .equalize import equalize
 from .rounding import round_weights
@@ -25,62 +26,71 @@ EQUALIZED_GAINS = 0.5
 
 @dataclass(frozen=True)
 class Converted:
-    """A quantized graph, the noise of each site's value and of the output, and how it came."""
+    """A quantized graph, its output's noise on the samples measured on, and how it came."""
 
     graph: fx.GraphModule
-    noises: dict[str, Noise]
     output: Noise
     steps: tuple[Step, ...] = ()
 
 
-def convert_tuned(quantizer: Quantizer, tuning: Batches, measuring: Batches) -> Converted:
+class Evidence:
+    """Flat inputs to tune with, and others, with the float model's outputs, to measure noise on."""
+
+    def __init__(self, module: fx.GraphModule, tuning: Batches, measuring: Batches) -> None:
+        self.module, self.tuning, self.measuring = module, tuning or measuring, measuring
+
+    @functools.cached_property
+    def references(self) -> list[Any]:
+        """The float outputs of `measuring`."""
+        return [self.module(*inputs) for inputs in self.measuring]
+
+    def noise(self, graph: fx.GraphModule) -> Noise:
+        """The noise of a graph's output."""
+        return output_noise(graph, self.measuring, self.references)
+
+
+def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
     """Convert, tune on some samples, and measure on others; a method that does not help is undone.
 
     Weights are rounded for what biases cannot correct, so the two are judged together.
     """
     graph, steps = quantizer.quantize(), []
+    best = evidence.noise(graph)
     used: tuple[str, ...] = ()
-    tried = (
-        [m for m in METHODS if getattr(quantizer.config, m)] if quantizer.weighted_sites() else []
-    )
-    if tried:
-        references = [quantizer.module(*inputs) for inputs in measuring]
-        best = output_noise(graph, measuring, references)
-    for method in tried:
-        graph = _emit(quantizer, (method, *used), tuning)
-        noise = output_noise(graph, measuring, references)
+    methods = METHODS if quantizer.weighted_sites() else {}
+    for method in (m for m in methods if getattr(quantizer.config, m)):
+        graph = _emit(quantizer, (method, *used), evidence)
+        noise = evidence.noise(graph)
         kept = noise.ratio <= best.ratio
         steps.append(Step(METHODS[method], best.sqnr, noise.sqnr, kept))
         if kept:
             best, used = noise, (method, *used)
     if steps and not steps[-1].kept:
-        graph = _emit(quantizer, used, tuning)
-    noises, output = compare(quantizer.module, graph, quantizer.emitted(), measuring)
-    return Converted(graph, noises, output, tuple(steps))
+        graph = _emit(quantizer, used, evidence)
+    return Converted(graph, best, tuple(steps))
 
 
-def _emit(quantizer: Quantizer, methods: Sequence[str], tuning: Batches) -> fx.GraphModule:
+def _emit(quantizer: Quantizer, methods: Sequence[str], evidence: Evidence) -> fx.GraphModule:
     graph = quantizer.quantize()
     if "round_weights" in methods:
-        round_weights(quantizer, graph, tuning, quantizer.config.rounding_seconds)
+        round_weights(quantizer, graph, evidence.tuning, quantizer.config.rounding_seconds)
     if "correct_biases" in methods:
-        correct_biases(quantizer, graph, tuning)
+        correct_biases(quantizer, graph, evidence.tuning)
     return graph
 
 
 def equalize_if_better(
-    quantizer: Quantizer, tuning: Batches, measuring: Batches
+    quantizer: Quantizer, evidence: Evidence
 ) -> tuple[Quantizer, tuple[Step, ...]]:
     """The quantizer, or one of its graph equalized if that promises a gain and a trial shows it.
 
     Both are calibrated, corrected and measured on the same few samples.
     """
-    module = equalize(quantizer, tuning)
+    module = equalize(quantizer, evidence.tuning)
     if module is None:
         return quantizer, ()
-    references = [quantizer.module(*inputs) for inputs in measuring]
     before, after = (
-        _trial(quantizer.twin(form, observer="minmax"), tuning, measuring, references)
+        _trial(quantizer.twin(form, observer="minmax"), evidence)
         for form in (quantizer.module, module)
     )
     kept = after.sqnr >= before.sqnr + EQUALIZED_GAINS
@@ -88,17 +98,13 @@ def equalize_if_better(
     return quantizer.twin(module) if kept else quantizer, (step,)
 
 
-def _trial(
-    quantizer: Quantizer, tuning: Batches, measuring: Batches, references: Sequence[Any]
-) -> Noise:
+def _trial(quantizer: Quantizer, evidence: Evidence) -> Noise:
     """The output's noise with only the samples to tune on as calibration data.
 
     Of so few, extremes say more than histograms. Biases are corrected if that is better.
     """
-    for inputs in tuning:
+    for inputs in evidence.tuning:
         quantizer.observe_flat(inputs)
     tried = [[], ["correct_biases"]] if quantizer.config.correct_biases else [[]]
-    noises = [
-        output_noise(_emit(quantizer, methods, tuning), measuring, references) for methods in tried
-    ]
+    noises = [evidence.noise(_emit(quantizer, methods, evidence)) for methods in tried]
     return min(noises, key=lambda noise: noise.ratio)
