@@ -179,6 +179,23 @@ def images(batch, channels=3, side=16):
 
 
 # name -> (network, batch size -> positional inputs, keyword inputs)
+class Odd(nn.Module):
+    """Odd channels and sizes, groups, strides and padding that differ by side, one pixel left."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 5, (3, 1), (2, 1), (1, 0))
+        self.depthwise = nn.Conv2d(5, 5, 3, padding=2, dilation=2, groups=5)
+        self.grouped = nn.Conv2d(5, 15, 1, groups=5)
+        self.last = nn.Conv2d(15, 17, (7, 7))
+        self.fc = nn.Linear(17, 1, bias=False)
+
+    def forward(self, x):
+        x = F.relu6(self.depthwise(F.relu(self.stem(x))))
+        x = F.max_pool2d(torch.tanh(self.grouped(x)), (1, 3), 1, (0, 1))
+        return self.fc(F.relu(self.last(x)).squeeze((2, 3)))
+
+
 NETWORKS = {
     "residual": (Residual, lambda n: ((images(n),), {})),
     "mobile": (Mobile, lambda n: ((images(n),), {})),
@@ -188,6 +205,7 @@ NETWORKS = {
     "shuffle": (Shuffle, lambda n: ((images(n),), {})),
     "sequence1d": (Sequence1d, lambda n: ((torch.randn(n, 4, 24),), {})),
     "volume": (Volume, lambda n: ((torch.randn(n, 1, 8, 8, 8),), {})),
+    "odd": (Odd, lambda n: ((torch.randn(n, 1, 13, 7),), {})),
     "structured": (Structured, lambda n: ((images(n),), {"right": images(n)})),
 }
 

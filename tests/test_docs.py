@@ -11,7 +11,8 @@ from torch import nn
 import octavo
 import octavo.engines.onnx
 import octavo.engines.openvino
-import octavo.engines.reference  # all are entered before what the examples enter is taken away
+import octavo.engines.reference
+import octavo.engines.torch_int8  # all are entered before what the examples enter is taken away
 
 PACKAGES = pkgutil.walk_packages(octavo.__path__, "octavo.")
 MODULES = [m.name for m in PACKAGES if m.name != "octavo.__main__"]

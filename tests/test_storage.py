@@ -1,17 +1,22 @@
 import json
 import os
+import signal
 import struct
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import octavo
 from networks import NETWORKS, calls, make
 from octavo import FormatError
 from octavo.storage import write_atomically
+
+FILES = Path(__file__).parent / "files"
 
 
 def quantized(name):
@@ -164,8 +169,34 @@ def test_modules_and_unknown_tensors_are_refused(stored):
 
 
 def test_another_format_is_refused(stored):
-    with pytest.raises(FormatError, match="format 1"):
+    with pytest.raises(FormatError, match="format 2; this version of Octavo reads format 1"):
         octavo.load(edited(stored[1], octavo=lambda d: {"format": 2}))
+
+
+def test_a_file_of_the_first_format_is_read():
+    example = load_file(FILES / "format1_example.safetensors")
+    q = octavo.load(FILES / "format1.octavo")
+    assert octavo.sqnr(example["output"], q(example["input"])) > 35
+    assert q.report().int8_share == 1
+
+
+def test_a_killed_writer_leaves_the_old_file_whole(stored):
+    """Killed at thirty moments, from the first steps of `save` to those after it."""
+    q, path = stored
+    x = torch.rand(2, 3, 16, 16)
+    expected = q(x)
+    start = time.perf_counter()
+    octavo.save(q, path)
+    duration = time.perf_counter() - start
+    for i in range(30):
+        child = os.fork()
+        if child == 0:
+            while True:
+                octavo.save(q, path)
+        time.sleep(duration * (0.5 + i / 15))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert torch.equal(octavo.load(path)(x), expected)
 
 
 def test_any_other_file_is_refused(tmp_path):

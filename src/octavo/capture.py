@@ -82,6 +82,16 @@ class Signature:
         """The model's output structure, from the graph's flat outputs."""
         return pytree.tree_unflatten(list(outputs), self.out_spec)
 
+    def examples(self, length: int) -> tuple[Tensor, ...]:
+        """Zeros as the graph's inputs: a batch of 2, any other free size `length`."""
+        return tuple(
+            torch.zeros(
+                [(length if i else 2) if d is None else d for i, d in enumerate(shape)],
+                dtype=getattr(torch, dtype),
+            )
+            for dtype, shape in self.inputs
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As JSON data; raises CaptureError for structures that cannot be written."""
         try:

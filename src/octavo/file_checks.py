@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch._ops import OpOverload
 from . import ops
 from .errors import FormatError
 
-LARGEST_METADATA = 1 << 27  # characters
-MOST_NODES = 1 << 20
+# A graph of 10,000 nodes takes some 3 MB; as Python objects JSON takes up to 30 times its size.
+LARGEST_METADATA = 1 << 24  # characters
+MOST_NODES = 1 << 16
 
 Numbers = int | float | bool
 # Types of an operator's schema -> whether a graph's argument may stand there.
@@ -37,6 +39,37 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise FormatError("an object in the file has a key twice")
     return found
+
+
+def parsed(text: str) -> Any:
+    """JSON from a file; FormatError for an object with a key twice."""
+    return json.loads(text, object_pairs_hook=unique_keys)
+
+
+def check_structure(text: str) -> str:
+    """A pytree's structure as `treespec_dumps` wrote it, if loading it imports nothing.
+
+    PyTorch's loader imports modules that a context names as an object: the factory of a
+    defaultdict, an enum as a key. Lists of plain keys are all that is taken.
+    """
+    _, root = parsed(text)
+    todo = [root]
+    while todo:
+        spec = todo.pop()
+        context = spec["context"]
+        if isinstance(context, str):
+            context = parsed(context) if context[:1] in "[{" else None
+        if not _plain(context):
+            raise FormatError(
+                f"the structure {str(spec['type'])[:80]!r} is not one a file may hold"
+            )
+        todo += spec["children_spec"]
+    return text
+
+
+def _plain(context: Any) -> bool:
+    items = context if isinstance(context, list) else [context]
+    return all(i is None or isinstance(i, str | int) for i in items)
 
 
 def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

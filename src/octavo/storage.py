@@ -23,10 +23,18 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 
 from . import ops
+from .allowed import ATEN_OPERATORS, TORCH_VALUES
 from .capture import Signature, module_path
 from .config import Config
 from .errors import FormatError, OctavoError
-from .file_checks import LARGEST_METADATA, MOST_NODES, check_arguments, check_scales, unique_keys
+from .file_checks import (
+    LARGEST_METADATA,
+    MOST_NODES,
+    check_arguments,
+    check_scales,
+    check_structure,
+    parsed,
+)
 from .model import QuantizedModel
 from .report import Report
 from .tensors import set_buffer
@@ -43,8 +51,6 @@ OWN_OPERATORS = {str(op): op for op in (ops.quantize, ops.dequantize, ops.unroun
 # A graph becomes Python source when it is compiled: names must be no more than names.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-# Reads a file named by its argument; all other ATen operators that return new tensors compute.
-REFUSED = {"from_file"}
 
 
 def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
@@ -70,6 +76,8 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
         "config": model.config.to_json(),
         "report": json.dumps(model.report().to_dict()),
     }
+    if sum(map(len, metadata.values())) > LARGEST_METADATA:
+        raise FormatError("the model's graph is larger than a file may hold: save parts of it")
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.graph_module.named_buffers()}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
@@ -89,9 +97,20 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder last through a power failure, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> QuantizedModel:
@@ -103,20 +122,24 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-            if json.loads(metadata.get("octavo", "{}")).get("format") != FORMAT:
-                raise FormatError(f"{path} is not an Octavo file of format {FORMAT}")
             if sum(map(len, metadata.values())) > LARGEST_METADATA:
                 raise FormatError(f"{path}: more metadata than any model needs")
+            _check_format(path, metadata)
             root = nn.Module()
             for name in f.keys():  # noqa: SIM118  (not a dict)
                 set_buffer(root, _checked(PATH, name), f.get_tensor(name))
         tensors = dict(root.named_buffers())
-        graph = _graph_from_json(_parsed(metadata["graph"]), tensors)
+        graph = _graph_from_json(parsed(metadata["graph"]), tensors)
         check_scales(graph, tensors)
         module = fx.GraphModule(root, graph)
-        signature = Signature.from_json(_parsed(metadata["signature"]))
+        structure = parsed(metadata["signature"])
+        for spec in ("in_spec", "out_spec"):
+            check_structure(structure[spec])
+        signature = Signature.from_json(structure)
+        if len(signature.inputs) != len(graph.find_nodes(op="placeholder")):
+            raise FormatError(f"{path}: its graph has other inputs than its signature")
         config = Config.from_json(metadata["config"])
-        report = Report.from_dict(_parsed(metadata["report"]))
+        report = Report.from_dict(parsed(metadata["report"]))
     except FormatError:
         raise
     except (SafetensorError, OSError) as e:
@@ -126,8 +149,15 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
     return QuantizedModel(module, signature, config, report).to(device)
 
 
-def _parsed(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=unique_keys)
+def _check_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    about = parsed(metadata.get("octavo", "{}"))
+    if "format" not in about:
+        raise FormatError(f"{path} is not an Octavo file")
+    if about["format"] != FORMAT:
+        raise FormatError(
+            f"{path} is of format {str(about['format'])[:20]}; this version of Octavo reads format "
+            f"{FORMAT}: install a newer one"
+        )
 
 
 # ---- graph <-> JSON
@@ -194,10 +224,8 @@ def _from_json(value: Any, nodes: dict[str, fx.Node]) -> Any:
         return float(inner)
     if kind == "device":
         return torch.device(inner)
-    if kind == "torch":
-        found = getattr(torch, inner, None) if isinstance(inner, str) else None
-        if isinstance(found, torch.dtype | torch.layout | torch.memory_format):
-            return found
+    if kind == "torch" and isinstance(inner, str) and inner in TORCH_VALUES:
+        return TORCH_VALUES[inner]
     raise FormatError(f"unknown value {kind!r} in the graph")
 
 
@@ -208,14 +236,14 @@ def _find_operator(name: str) -> Any:
         return known
     namespace, _, rest = name.partition(".")
     packet_name, _, overload = rest.partition(".")
-    if namespace == "aten" and packet_name not in REFUSED:
-        packet = getattr(torch.ops.aten, packet_name, None)
-        found = getattr(packet, overload, None) if packet is not None else None
-        if isinstance(found, OpOverload) and (
-            not found._schema.is_mutable or found is torch.ops.aten.copy_.default
-        ):
+    if namespace == "aten" and packet_name in ATEN_OPERATORS:
+        packet = getattr(torch.ops.aten, packet_name)
+        found = getattr(packet, overload) if overload in packet.overloads() else None
+        if found is not None and (not found._schema.is_mutable or packet_name == "copy_"):
             return found
-    raise FormatError(f"the operator {name!r} is not among those a file may hold")
+    raise FormatError(
+        f"the operator {name[:80]!r} is not among those a file may hold (octavo/allowed.py)"
+    )
 
 
 def _checked(pattern: re.Pattern[str], name: Any) -> str:
@@ -230,6 +258,8 @@ def _graph_from_json(data: list[dict[str, Any]], tensors: dict[str, Tensor]) -> 
     nodes: dict[str, fx.Node] = {}
     if len(data) > MOST_NODES:
         raise FormatError(f"a graph of {len(data)} nodes is larger than any that save writes")
+    if [item["op"] for item in data].index("output") != len(data) - 1:
+        raise FormatError("a graph has one output, at its end")
     for item in data:
         op, target = item["op"], item["target"]
         if op not in ("placeholder", "get_attr", "call_function", "output"):
@@ -247,7 +277,7 @@ def _graph_from_json(data: list[dict[str, Any]], tensors: dict[str, Tensor]) -> 
         if op == "call_function":
             check_arguments(target, args or (), kwargs or {})
         node = graph.create_node(op, target, args or (), kwargs or {}, name)
-        node.meta["nn_module_stack"] = {"": (item.get("path", ""), "")}
+        node.meta["nn_module_stack"] = {"": (str(item.get("path", "")), "")}
         nodes[name] = node
     graph.lint()
     return graph

@@ -35,7 +35,7 @@ def register_engine(name: str) -> Callable[[Engine], Engine]:
 
 def compile_model(model: QuantizedModel, name: str, **options: Any) -> Callable[..., Any]:
     """The model made ready by the engine `name`; raises EngineError if there is none."""
-    from . import onnx, openvino, reference  # noqa: F401  (they register themselves)
+    from . import onnx, openvino, reference, torch_int8  # noqa: F401  (they register themselves)
 
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}: choose one of {', '.join(sorted(ENGINES))}")

@@ -43,7 +43,6 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise FormatError(f"export to ONNX {MISSING}") from e
-    from .openvino_frontend import examples
 
     free = tuple(
         {i: Dim.DYNAMIC for i, d in enumerate(s) if d is None} for _, s in signature.inputs
@@ -52,7 +51,7 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
     try:
         with torch.no_grad(), quiet(), contextlib.redirect_stdout(io.StringIO()):
             program = torch.export.export(
-                _as_onnx_has_it(module), examples(signature, 2), dynamic_shapes=free
+                _as_onnx_has_it(module), signature.examples(2), dynamic_shapes=free
             )
             torch.onnx.export(
                 program,

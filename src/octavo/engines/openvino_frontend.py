@@ -52,7 +52,7 @@ LENGTHS = (2, 64, 4096)
 
 def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openvino.Model:
     free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
-    example = examples(signature, length)
+    example = signature.examples(length)
     extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
     with torch.no_grad(), quiet():
         program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
@@ -71,17 +71,6 @@ def _name(model: openvino.Model, nodes: dict[str, fx.Node]) -> None:
         elif name in nodes and rest:  # "conv2d/aten.conv2d.default/Add" -> "path/conv2d.Add"
             node = f"{module_path(nodes[name])}/{name}".strip("/")
             op.friendly_name = f"{node}.{rest.rpartition('/')[2]}"
-
-
-def examples(signature: Signature, length: int) -> tuple[torch.Tensor, ...]:
-    """Zeros as inputs: a batch of 2, any other free size `length`."""
-    return tuple(
-        torch.zeros(
-            [(length if i else 2) if d is None else d for i, d in enumerate(shape)],
-            dtype=getattr(torch, dtype),
-        )
-        for dtype, shape in signature.inputs
-    )
 
 
 def in_floats(module: fx.GraphModule) -> fx.GraphModule:

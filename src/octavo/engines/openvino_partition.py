@@ -29,7 +29,7 @@ from ..errors import EngineError, PartitionWarning
 from ..work import WORK
 from .openvino import CompiledModel, EngineModel, build
 from .openvino_build import WEIGHTED
-from .openvino_frontend import LENGTHS, convert_by_frontend, examples
+from .openvino_frontend import LENGTHS, convert_by_frontend
 from .openvino_ops import TABLE
 
 OWN = {ops.quantize, ops.dequantize, ops.unrounded}
@@ -220,7 +220,7 @@ def _values(module: fx.GraphModule, signature: Signature) -> dict[fx.Node, Any]:
     for length in LENGTHS:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         inputs = []
-        for t, (_, shape) in zip(examples(signature, length), signature.inputs, strict=True):
+        for t, (_, shape) in zip(signature.examples(length), signature.inputs, strict=True):
             sizes = [DimDynamic.DYNAMIC if d is None else DimDynamic.STATIC for d in shape]
             inputs.append(mode.from_tensor(t, symbolic_context=StatelessSymbolicContext(sizes)))
         run = fx.Interpreter(module, garbage_collect_values=False)
