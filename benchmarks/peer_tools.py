@@ -64,6 +64,14 @@ def compile_octavo(model: octavo.QuantizedModel, x: Tensor) -> Call:
     return partial(model.compile(threads=THREADS), x)
 
 
+def compile_octavo_onnxruntime(model: octavo.QuantizedModel, x: Tensor) -> Call:
+    return partial(model.compile("onnxruntime", threads=THREADS), x)
+
+
+def compile_octavo_torch(model: octavo.QuantizedModel, x: Tensor) -> Call:
+    return partial(model.compile("torch_int8"), x)
+
+
 # ---- OpenVINO and NNCF
 
 
@@ -201,6 +209,8 @@ PEERS = {
     "openvino": Peer("OpenVINO float", convert_openvino, compile_openvino_float32, int8=False),
     "octavo": Peer("Octavo", quantize_octavo, compile_octavo),
     "fast": Peer("Octavo, fast", partial(quantize_octavo, config="fast"), compile_octavo),
+    "octavo_onnxruntime": Peer("Octavo, ONNX Runtime", quantize_octavo, compile_octavo_onnxruntime),
+    "octavo_torch": Peer("Octavo, torch_int8", quantize_octavo, compile_octavo_torch),
     "nncf": Peer("NNCF + OpenVINO", quantize_nncf, compile_openvino),
     "onnxruntime": Peer("ONNX Runtime", quantize_onnxruntime, compile_onnxruntime),
     "torch.ao": Peer("torch.ao FX", quantize_torch_ao, call_torch),

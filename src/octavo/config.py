@@ -32,6 +32,8 @@ class Config:
     round_weights: choose each weight's integer and each channel's scale for least error of what
         the layer computes, where that raises the SQNR measured on other samples; takes minutes.
     rounding_seconds: after so long, the weights of the remaining layers take the nearest integer.
+    reduce_range: weights of 7 bits, which CPUs need that add products in pairs of 16 bits: "auto"
+        (if this machine's does: x86 without VNNI), True (it is to run on such a one) or False.
     tune_samples: calibration samples kept for the methods that look at them again.
     measure_samples: calibration samples kept to measure SQNR on; the ones tuned on are others,
         if there are enough.
@@ -49,6 +51,7 @@ class Config:
     correct_biases: bool = True
     round_weights: bool = False
     rounding_seconds: float = 600.0
+    reduce_range: bool | str = "auto"
     tune_samples: int = 16
     measure_samples: int = 8
 
@@ -58,6 +61,8 @@ class Config:
             raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
         if self.optimize not in ("size", "latency"):
             raise ConfigError(f"optimize={self.optimize!r}: choose 'size' or 'latency'")
+        if self.reduce_range not in ("auto", True, False):
+            raise ConfigError(f"reduce_range={self.reduce_range!r}: choose 'auto', True or False")
         if isinstance(self.keep_float, str | int | type):
             raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
         entries = (e.__name__ if isinstance(e, type) else e for e in self.keep_float)

@@ -202,9 +202,9 @@ class Conversion:
             raise ConversionError(f"weight {path!r} holds NaN or infinity: it cannot be quantized")
         key = path if axis == 0 else f"{path}_axis{axis}"
         if f"{key}_scale" not in self.tensors:
-            p = weight_qparams(value, axis)
-            zero_point = torch.zeros_like(p.zero_point)
-            q = ops.quantize(value.float(), p.scale, zero_point, -127, 127, torch.int8, axis)
+            p = weight_qparams(value, axis, self.quantizer.weight_spec)
+            integers = (p.spec.qmin, p.spec.qmax, p.spec.dtype)
+            q = ops.quantize(value.float(), p.scale, p.zero_point, *integers, axis)
             # the float tensor may be there as well: an embedding shares the weight of a head
             args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", p.scale), None, axis)
             with self.graph.inserting_after(self.tensors[f"{key}_scale"]):

@@ -25,8 +25,8 @@ class QSpec:
 
     @property
     def bits(self) -> int:
-        """Width of the stored integer."""
-        return torch.iinfo(self.dtype).bits
+        """Width that the integers need, of the 8 that are stored."""
+        return (self.qmax - self.qmin).bit_length()
 
 
 ACTIVATION = QSpec(0, 255, torch.uint8)
@@ -34,6 +34,7 @@ ACTIVATION = QSpec(0, 255, torch.uint8)
 SYMMETRIC_ACTIVATION = QSpec(-127, 127, torch.int8, symmetric=True)
 # -128 is left out, so that -w is representable whenever w is.
 WEIGHT = QSpec(-127, 127, torch.int8, symmetric=True)
+REDUCED_WEIGHT = QSpec(-63, 63, torch.int8, symmetric=True)  # see cpu.saturates_pairs
 
 
 @dataclass(frozen=True)

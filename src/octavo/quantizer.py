@@ -15,10 +15,11 @@ from .calibrate import Calibrator, Watch, describe
 from .capture import Call, Signature, capture
 from .config import Config
 from .convert import Conversion
+from .cpu import saturates_pairs
 from .default_quant import DefaultQuant
 from .errors import CaptureError, ConversionError, DataError
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
-from .qparams import ACTIVATION, QParams, QSpec
+from .qparams import ACTIVATION, REDUCED_WEIGHT, WEIGHT, QParams, QSpec
 from .rules import PassThrough, Rule, Weighted
 from .selection import select
 from .tensors import attribute
@@ -58,6 +59,9 @@ class Quantizer:
         self.patterns = DEFAULT_PATTERNS if patterns is None else patterns
         self.quant_ctor = quant_ctor
         self.config = config or Config()
+        reduce = self.config.reduce_range
+        reduced = saturates_pairs() if reduce == "auto" else reduce
+        self.weight_spec = REDUCED_WEIGHT if reduced else WEIGHT
         self.exported = any(
             isinstance(p, type) and issubclass(p, Rule) for p in self.patterns.values()
         )

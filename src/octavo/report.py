@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 from .calibrate import operator_name
 from .capture import module_path
 from .measure import Step, compare
-from .qparams import WEIGHT
 from .tensors import attribute
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ def _row(quantizer: Quantizer, node: fx.Node, site: int | None, sqnr: float | No
         operator=" + ".join(operator_name(n) for n in nodes),
         precision=precision,
         reason=reason,
-        weight_bits=WEIGHT.bits if weights else None,
+        weight_bits=quantizer.weight_spec.bits if weights else None,
         activation_bits=quantizer.spec_of(reads[0].name).bits if reads else None,
         low=low,
         high=high,

@@ -9,10 +9,13 @@ run in part by PyTorch.
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +96,24 @@ class EngineModel(ABC):
         if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
             args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
         return self.signature.unflatten(self.run(self.signature.flatten(args, kwargs)))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a call and return at once; the Future's `result()` is what the call gives.
+
+        As many run at once as there are CPUs. Compiled with hint="throughput", OpenVINO gives
+        each some of them. The inputs must stay as they are until the result is there.
+
+        >>> import octavo, torch
+        >>> fast = octavo.quantize(torch.nn.Linear(4, 2), torch.rand(8, 4)).compile()
+        >>> futures = [fast.submit(torch.rand(n, 4)) for n in (1, 2, 3)]
+        >>> [f.result().shape[0] for f in futures]
+        [1, 2, 3]
+        """
+        return self._workers.submit(self, *args, **kwargs)
+
+    @functools.cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(os.cpu_count(), "octavo")
 
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from .. import ops
 from ..capture import Signature
-from ..tensors import attribute
+from ..tensors import attribute, set_buffer
 
 aten = torch.ops.aten
 PostOp = tuple[str, list[Any], str]  # the kernel's name of an activation, its numbers, its form
@@ -28,16 +28,15 @@ class Kernel(NamedTuple):
 
     name: str
     post_ops: frozenset[str]
-    signed: bool  # takes int8 activations as well as uint8
 
 
 CONV_POST_OPS = frozenset({"relu", "hardtanh", "hardswish", "swish"})
 KERNELS: dict[Any, Kernel] = {
-    aten.conv1d.default: Kernel("qconv1d_pointwise", CONV_POST_OPS, signed=False),
-    aten.conv2d.default: Kernel("qconv2d_pointwise", CONV_POST_OPS, signed=False),
-    aten.conv3d.default: Kernel("qconv3d_pointwise", frozenset(), signed=False),
+    aten.conv1d.default: Kernel("qconv1d_pointwise", CONV_POST_OPS),
+    aten.conv2d.default: Kernel("qconv2d_pointwise", CONV_POST_OPS),
+    aten.conv3d.default: Kernel("qconv3d_pointwise", frozenset()),
     aten.linear.default: Kernel(
-        "qlinear_pointwise", CONV_POST_OPS | {"gelu", "tanh", "leaky_relu"}, signed=True
+        "qlinear_pointwise", CONV_POST_OPS | {"gelu", "tanh", "leaky_relu"}
     ),
 }
 # activation -> what the kernels call it
@@ -98,6 +97,7 @@ class Lowering:
     def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
         self.module = copy.deepcopy(module)
         self.graph = self.module.graph
+        _make_unsigned(self.module)
         self.values = _Shapes(self.module)
         self.values.run(*signature.examples(64))
         self.sums: list[fx.Node] = []  # kernels that add to a value in its place
@@ -146,12 +146,10 @@ class Lowering:
         )
         if x is None or packed is None:
             return
-        if not kernel.signed and self.values.dtype(x.node) is not torch.uint8:
-            return
         added, last = self.residual(node) or (None, node)
         post_op, last = self.post_op(last, frozenset({"relu"}) if added else kernel.post_ops)
         output = self.rounded(last)
-        if added and output.dtype is not self.values.dtype(added.node):
+        if added and output.dtype is torch.float32:
             added, (post_op, last) = None, self.post_op(node, kernel.post_ops)
             output = self.rounded(last)
         with self.graph.inserting_before(output.last):
@@ -218,7 +216,7 @@ class Lowering:
             return
         target = add if node.target is aten.add.Tensor else multiply
         with self.graph.inserting_before(output.last):
-            new = self.graph.call_function(target, (*sides[0], *sides[1], *output[1:]))
+            new = self.graph.call_function(target, (*sides[0], *sides[1], *output[1:3]))
         self.put(new, output)
 
     def moving(self, node: fx.Node) -> None:
@@ -227,8 +225,6 @@ class Lowering:
         output = self.rounded(node)
         scales = {i[1:] for i in inputs.values()}
         if len(inputs) < len(node.all_input_nodes) or scales != {output[1:3]}:
-            return
-        if node.target is aten.max_pool2d.default and output.dtype is not torch.uint8:
             return
         args = fx.map_arg(node.args, lambda n: inputs[n].node)
         if node.target in PADS:  # with 0, which the zero_point stands for
@@ -254,9 +250,8 @@ class Lowering:
             self.protect(node)
         for node in list(self.graph.nodes):
             if node.target is ops.quantize and len(node.args) == 6:
-                x, scale, zero_point, _, _, dtype = node.args
-                numbers = self.number(scale), int(self.number(zero_point))
-                self.replace(node, quantize, x, *numbers, dtype)
+                x, scale, zero_point = node.args[:3]
+                self.replace(node, quantize, x, self.number(scale), int(self.number(zero_point)))
             elif (found := self.integers(node)) is not None:
                 self.replace(node, dequantize, *found)
         self.graph.eliminate_dead_code()
@@ -287,23 +282,36 @@ class Lowering:
 
 
 class _Shapes(fx.Interpreter):
-    """Shape and dtype of each value, from one run."""
+    """The shape of each value, from one run."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.seen: dict[fx.Node, tuple[tuple[int, ...], torch.dtype]] = {}
+        self.seen: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
-            self.seen[n] = tuple(value.shape), value.dtype
+            self.seen[n] = tuple(value.shape)
         return value
 
     def shape(self, node: Any) -> tuple[int, ...]:
-        return self.seen[node][0]
+        return self.seen[node]
 
-    def dtype(self, node: Any) -> torch.dtype:
-        return self.seen[node][1]
+
+def _make_unsigned(module: fx.GraphModule) -> None:
+    """int8 activations as uint8, 128 larger: for int8 ones oneDNN is a thousand times slower."""
+    moved: set[str] = set()
+    for node in module.graph.nodes:
+        if node.target not in (ops.quantize, ops.unrounded) or node.args[3] >= 0:
+            continue
+        path = node.args[2].target
+        if path not in moved:
+            set_buffer(module, path, attribute(module, path) + 128)
+            moved.add(path)
+        node.update_arg(3, node.args[3] + 128)
+        node.update_arg(4, node.args[4] + 128)
+        if node.target is ops.quantize:
+            node.update_arg(5, torch.uint8)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -329,35 +337,33 @@ def _drop_unread_tensors(module: fx.GraphModule) -> None:
 # ---- what the lowered graph calls beside kernels
 
 
-def quantize(x: Tensor, scale: float, zero_point: int, dtype: torch.dtype) -> Tensor:
-    """octavo::quantize with numbers, in as few passes over memory as PyTorch takes."""
-    return _rounded(torch.mul(x, 1 / scale), zero_point, dtype)
+def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    """octavo::quantize to uint8 with numbers, in as few passes over memory as PyTorch takes."""
+    return _rounded(torch.mul(x, 1 / scale), zero_point)
 
 
-def _rounded(x: Tensor, zero_point: int, dtype: torch.dtype) -> Tensor:
-    """x, a new tensor of floats in steps, as integers."""
-    if dtype is torch.uint8:  # adding a half and cutting off rounds what is not negative
-        return x.add_(zero_point + 0.5).clamp_(0, 255.5).to(dtype)
-    return x.round_().add_(zero_point).clamp_(-127, 127).to(dtype)
+def _rounded(x: Tensor, zero_point: int) -> Tensor:
+    """x, a new tensor of floats in steps, as integers: adding a half and cutting off rounds."""
+    return x.add_(zero_point + 0.5).clamp_(0, 255.5).to(torch.uint8)
 
 
 def add(
     a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *goal: Any
 ) -> Tensor:
-    """a + b of integers, as integers of the scale, zero_point and dtype in `goal`."""
-    scale, zero_point, dtype = goal
+    """a + b of integers, as integers of the scale and zero_point in `goal`."""
+    scale, zero_point = goal
     first = torch.sub(a, float(a_zero)).mul_(a_scale / scale)
     second = torch.sub(b, float(b_zero))
-    return _rounded(torch.add(first, second, alpha=b_scale / scale), zero_point, dtype)
+    return _rounded(torch.add(first, second, alpha=b_scale / scale), zero_point)
 
 
 def multiply(
     a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *goal: Any
 ) -> Tensor:
-    """a * b of integers, as integers of the scale, zero_point and dtype in `goal`."""
-    scale, zero_point, dtype = goal
+    """a * b of integers, as integers of the scale and zero_point in `goal`."""
+    scale, zero_point = goal
     first, second = torch.sub(a, float(a_zero)), torch.sub(b, float(b_zero))
-    return _rounded(first * second.mul_(a_scale * b_scale / scale), zero_point, dtype)
+    return _rounded(first * second.mul_(a_scale * b_scale / scale), zero_point)
 
 
 def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:

@@ -113,8 +113,9 @@ class _Run(fx.Interpreter):
     def _with_int8_weight(self, n: fx.Node, rule: Weighted) -> Tensor:
         ((weight_node, axis),) = rule.weights().items()
         weight = attribute(self.module, weight_node.target).detach()
+        qparams = weight_qparams(weight, axis, self.quantizer.weight_spec)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        args = (args[0], _rounded(weight, weight_qparams(weight, axis)), *args[2:])
+        args = (args[0], _rounded(weight, qparams), *args[2:])
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def probe(self, of_values: Counter[str], of_weights: Counter[str]) -> None:

@@ -48,7 +48,7 @@ def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.Gr
     seen = _look(module, groups, quantizer.wanted, batches)
     before = after = 0.0
     for group in groups:
-        scale, plain, least = _best_scale(module, group, seen)
+        scale, plain, least = _best_scale(module, group, seen, quantizer.weight_spec.qmax)
         if least < (WORTH_IT if group.producers else WORTH_DIVIDING) * plain:
             if not group.producers:
                 _divide(module, group, scale)
@@ -132,9 +132,12 @@ def _look(
 
 
 def _best_scale(
-    module: fx.GraphModule, group: Group, seen: dict[fx.Node, Channels]
+    module: fx.GraphModule, group: Group, seen: dict[fx.Node, Channels], largest: int
 ) -> tuple[Tensor, float, float]:
-    """The scale of least noise in what the group's readers compute; the noise without, and with."""
+    """The scale of least noise in what the group's readers compute; the noise without, and with.
+
+    largest: the largest integer of a weight.
+    """
     looked = [seen[v] for v in group.values if v in seen]
     read: dict[fx.Node, Any] = {layer: layer.args[0] for layer in group.consumers}
     readers = [
@@ -147,7 +150,7 @@ def _best_scale(
     share = _shares(group, looked)
 
     def noise(scale: Tensor) -> float:
-        return sum(_noise(weight, layer, channels, scale) for weight, layer, channels in readers)
+        return sum(_noise(*reader, scale, largest) for reader in readers)
 
     scales = [share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS]
     best = min(scales, key=noise)
@@ -172,7 +175,9 @@ def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
     return torch.where(share < SILENT, 1.0, share)
 
 
-def _noise(weight: Tensor, layer: fx.Node, channels: Channels, scale: Tensor) -> float:
+def _noise(
+    weight: Tensor, layer: fx.Node, channels: Channels, scale: Tensor, largest: int
+) -> float:
     """Predicted noise over signal of what a layer computes, with its input divided by `scale`.
 
     Both roundings are taken as independent and even, of variance step**2 / 12; means are left
@@ -186,7 +191,7 @@ def _noise(weight: Tensor, layer: fx.Node, channels: Channels, scale: Tensor) ->
     energy = w.square().sum(3)  # (groups, outputs, inputs)
     step = ((channels.high / scale).amax() - (channels.low / scale).amin()) / 255
     of_input = step**2 / 12 * (energy * s.square()).sum()
-    steps = (w.abs().amax(3) * s).amax(2) / 127  # (groups, outputs)
+    steps = (w.abs().amax(3) * s).amax(2) / largest  # (groups, outputs)
     of_weight = (steps.square() / 12 * w.shape[3] * (variance / s.square()).sum(2)).sum()
     return float((of_input + of_weight) / (energy * variance).sum().clamp(min=1e-30))
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, fx
 
-from ..qparams import WEIGHT
+from ..qparams import QSpec
 from ..tensors import attribute, set_buffer
 from .runs import Runs
 
@@ -56,7 +56,7 @@ def round_weights(
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
         if alone and time.monotonic() - start < seconds:
             weight = attribute(quantizer.module, rules[node].operator.args[1].target)
-            _round_layer(quantized, node, weight.detach().float(), runs)
+            _round_layer(quantized, node, weight.detach().float(), quantizer.weight_spec, runs)
 
 
 def _shown(nodes: Runs, total: int) -> Iterator[fx.Node]:
@@ -72,7 +72,9 @@ def _shown(nodes: Runs, total: int) -> Iterator[fx.Node]:
     )
 
 
-def _round_layer(module: fx.GraphModule, layer: fx.Node, weight: Tensor, runs: Runs) -> None:
+def _round_layer(
+    module: fx.GraphModule, layer: fx.Node, weight: Tensor, spec: QSpec, runs: Runs
+) -> None:
     """Store better integers and scales for a layer's weight, and run it with them."""
     dequantized: Any = layer.args[1]
     stored, stored_scale = dequantized.args[:2]
@@ -80,8 +82,8 @@ def _round_layer(module: fx.GraphModule, layer: fx.Node, weight: Tensor, runs: R
     covariance = _covariance(layer, weight, runs.values(read))
     groups, inputs, _ = covariance.shape
     rows = weight.double().reshape(groups, -1, inputs)
-    scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2))
-    integers = _spread_errors(rows, scale, covariance)
+    scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2), spec)
+    integers = _spread_errors(rows, scale, covariance, spec)
     set_buffer(module, stored.target, integers.reshape(weight.shape).to(torch.int8))
     set_buffer(module, stored_scale.target, scale.flatten().float())
     for node in (stored, stored_scale, dequantized, layer):
@@ -120,19 +122,19 @@ def _columns(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:
     return columns.view(groups, -1, columns.shape[-1])
 
 
-def _best_scale(rows: Tensor, variance: Tensor) -> Tensor:
+def _best_scale(rows: Tensor, variance: Tensor, spec: QSpec) -> Tensor:
     """(groups, outputs, 1): the scale of each output with the least squared error."""
-    largest = rows.abs().amax(2, keepdim=True).clamp(min=1e-20) / WEIGHT.qmax
+    largest = rows.abs().amax(2, keepdim=True).clamp(min=1e-20) / spec.qmax
     errors = []
     for share in SHARES.tolist():
         scale = largest * share
-        error = rows - scale * (rows / scale).round().clamp(WEIGHT.qmin, WEIGHT.qmax)
+        error = rows - scale * (rows / scale).round().clamp(spec.qmin, spec.qmax)
         errors.append((error.square() * variance[:, None]).sum(2))
     best = torch.stack(errors).argmin(0)
     return largest * SHARES.to(largest)[best][..., None]
 
 
-def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor) -> Tensor:
+def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor, spec: QSpec) -> Tensor:
     """The integers, each input's rounding error spread over the inputs that follow."""
     variance = covariance.diagonal(dim1=1, dim2=2)
     order = variance.argsort(dim=1, descending=True)  # while there is most to make it up with
@@ -149,7 +151,7 @@ def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor) -> Tensor:
         errors = []
         for i in range(start, stop):
             column = rows[:, :, i : i + 1]
-            integers[:, :, i : i + 1] = (column / scale).round().clamp(WEIGHT.qmin, WEIGHT.qmax)
+            integers[:, :, i : i + 1] = (column / scale).round().clamp(spec.qmin, spec.qmax)
             error = (column - scale * integers[:, :, i : i + 1]) / upper[:, i, i, None, None]
             rows[:, :, i + 1 : stop] -= error * upper[:, None, i, i + 1 : stop]
             errors.append(error)
