@@ -24,8 +24,8 @@ def test_residual_blocks_run_in_integers_from_the_first_layer_to_the_pool():
     assert used["onednn.qconv2d_pointwise.default"] == 2
     assert used["onednn.qconv2d_pointwise.binary"] == 1
     assert used["quantized.max_pool2d.default"] == used["onednn.qlinear_pointwise.default"] == 1
-    assert not any(t.startswith(("aten.conv", "octavo", "aten.relu", "aten.add")) for t in used)
-    assert octavo.sqnr(q(images(2)), fast(images(2))) > -10  # other images: runs at all
+    floats = ("aten.conv", "octavo", "aten.relu", "aten.add", "aten.clone")
+    assert not any(t.startswith(floats) for t in used)
     x = images(2)
     assert octavo.sqnr(q(x), fast(x)) > 60
 
@@ -51,6 +51,44 @@ def test_a_sum_overwrites_nothing_that_is_read_later():
     for _ in range(3):
         x = images(2, 8)
         assert octavo.sqnr(q(x), fast(x)) > 60
+
+
+class Views(nn.Module):
+    """The value that a sum is added to was given another shape, which is read after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        rows = x.flatten(2).transpose(1, 2).reshape(-1, 128, 16)
+        y = F.relu(self.b(x) + x)
+        return self.fc(rows), self.a(y)
+
+
+def test_a_sum_overwrites_no_memory_that_a_view_shares():
+    torch.manual_seed(0)
+    q, fast, _ = lowered(Views().eval(), [images(2, 8) for _ in range(4)])
+    x = images(2, 8)
+    assert octavo.sqnr(q(x), fast(x)) > 60
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
+def test_padding_of_every_mode(mode):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x):
+            return self.b(F.pad(torch.tanh(self.a(x)), (1, 2, 0, 1), mode=mode))
+
+    torch.manual_seed(0)
+    q, fast, _ = lowered(Padded(), [images(2) for _ in range(4)])
+    x = images(3)
+    assert octavo.sqnr(q(x), fast(x)) > 60
 
 
 class Pairs(nn.Module):

@@ -30,6 +30,7 @@ from .quantize import quantize
 from .quantizer import Quantizer
 from .report import Report
 from .rules import FloatBetween, PassThrough, Rule, Weighted
+from .sharded import quantize_sharded
 from .storage import load, save
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ __all__ = [
     "export",
     "load",
     "quantize",
+    "quantize_sharded",
     "register_pattern",
     "save",
     "sqnr",

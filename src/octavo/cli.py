@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import typer
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from .errors import CollapseWarning, ConfigError, OctavoError, PartitionWarning
 from .export import export as export_model
 from .observers import OBSERVERS
 from .quantize import quantize as quantize_model
+from .sharded import quantize_sharded
 from .sources import ImageOptions, load_data, load_model
 from .storage import load, save
 
@@ -95,7 +97,11 @@ def quantize(
         str | None, typer.Option(help="size, or latency: float what measures slower in int8 here.")
     ] = None,
 ) -> None:
-    """Quantize MODEL with the samples in DATA and write one file."""
+    """Quantize MODEL with the samples in DATA and write one file.
+
+    Under torchrun (torchrun --nproc-per-node 4 -m octavo quantize ...) each process observes its
+    share of the batches, on this machine or on several.
+    """
     given = {
         "observer": observer,
         "keep_float": tuple(keep_float) if keep_float else None,
@@ -111,7 +117,14 @@ def quantize(
     if weights is None and model.partition(":")[0] in ("torchvision", "timm"):
         err.print("note: no --weights, so the weights are random: good for timing alone")
     images = _images(size, resize, mean, std)
-    q = quantize_model(net, load_data(data, net, batch_size, samples, images), config=config)
+    rank, count = share = _share()
+    batches = load_data(data, net, batch_size, samples, images, share)
+    if count > 1:
+        q = quantize_sharded(net, batches, config=config)
+    else:
+        q = quantize_model(net, batches, config=config)
+    if rank != 0:
+        return
     save(q, out_file)
     report = q.report()
     out.print(
@@ -119,6 +132,14 @@ def quantize(
         f" {report.int8_share:.1%} of multiply-adds in int8, "
         f"output SQNR {report.output_sqnr:.1f} dB"
     )
+
+
+def _share() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if not dist.is_torchelastic_launched():
+        return 0, 1
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
 
 
 @app.command()

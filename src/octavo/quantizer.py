@@ -300,6 +300,18 @@ class Quantizer:
         self.batch_size = inputs[0].shape[0] if inputs[0].dim() else 1
         return self.calibrator.calibrate(*inputs)
 
+    def observed(self) -> dict[str, DefaultQuant]:
+        """What was seen of each value, to be taken in by the quantizer of another process."""
+        seen = {name: copy.copy(quant) for name, quant in self.quants.items()}
+        for quant in seen.values():
+            quant.quantizer = None
+        return seen
+
+    def take_in(self, observed: Mapping[str, DefaultQuant]) -> None:
+        """Merge what another process observed of the same graph."""
+        for name, quant in self.quants.items():
+            quant.merge(observed[name])
+
     @property
     def calibrator(self) -> Calibrator:
         """An interpreter of the float graph that shows values to their observers."""

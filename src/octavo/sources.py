@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,12 +117,19 @@ class ImageOptions:
 
 
 def load_data(
-    path: Path, model: nn.Module, batch: int, limit: int | None, images: ImageOptions
+    path: Path,
+    model: nn.Module,
+    batch: int,
+    limit: int | None,
+    images: ImageOptions,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Any]:
     """Batches of model inputs from a folder of images, or from array files in it (or one file).
 
     .npy holds samples along its first axis; .npz and .safetensors hold one such array, or
     several named like the model's arguments. Raises DataError if there is nothing to read.
+
+    limit: at most so many samples, to whole batches. share: (r, n) for batches r, r + n, ... only.
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     pictures = [p for p in files if p.suffix.lower() in IMAGES]
@@ -130,18 +139,13 @@ def load_data(
         raise DataError(f"{path} holds no data: a folder or file of {kinds} is needed")
     if arrays and pictures:
         raise DataError(f"{path} holds both images and arrays: keep one kind in it")
-    samples = _array_batches(arrays, model, batch) if arrays else _images(pictures, batch, images)
-    taken = 0
-    for item in samples:
-        if limit is not None and taken >= limit:
-            return
-        yield item
-        taken += len(next(iter(item.values())) if isinstance(item, dict) else item)
-
-
-def _images(files: list[Path], batch: int, options: ImageOptions) -> Iterator[Tensor]:
-    for i in range(0, len(files), batch):
-        yield torch.stack([read_image(f, options) for f in files[i : i + batch]])
+    first, step = share
+    last = None if limit is None else math.ceil(limit / batch)
+    if arrays:
+        yield from itertools.islice(_array_batches(arrays, model, batch), first, last, step)
+        return
+    for i in range(0, len(pictures), batch)[first:last:step]:
+        yield torch.stack([read_image(f, images) for f in pictures[i : i + batch]])
 
 
 def read_image(path: Path, options: ImageOptions) -> Tensor:

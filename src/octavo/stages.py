@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -33,14 +34,24 @@ class Calibration:
 
     def observe(self, call: Call) -> None:
         """Run one call past the observers."""
-        start = self.measuring.keep(call, 0)
-        self.tuning.keep(call, start)
+        self._keep(call)
         if self.waiting is None:
             self.quantizer.observe(*call[0], **call[1])
             return
         self.waiting.append(call)
         if self.tuning.room == 0:
             self._equalize()
+
+    def prepare(self, lead: Iterable[Call]) -> None:
+        """Keep samples of the first calls and equalize, where others observe them."""
+        for call in lead:
+            self._keep(call)
+        if self.waiting is not None:
+            self._equalize()
+
+    def _keep(self, call: Call) -> None:
+        start = self.measuring.keep(call, 0)
+        self.tuning.keep(call, start)
 
     def _equalize(self) -> None:
         """Equalize the graph if that helps, and observe what waited for it."""

@@ -7,6 +7,7 @@ in float; scales and zero_points become numbers.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor, fx
 
 from .. import ops
 from ..capture import Signature
+from ..errors import EngineError
 from ..tensors import attribute, set_buffer
 
 aten = torch.ops.aten
@@ -57,6 +59,7 @@ MOVING: dict[Any, Any] = {
     aten.constant_pad_nd.default: aten.constant_pad_nd.default,
     aten.pad.default: aten.pad.default,
 }
+LENGTHS = (64, 2, 4096)  # tried in turn
 PADS = {aten.constant_pad_nd.default: (), aten.pad.default: ("constant",)}  # -> the mode, if any
 
 
@@ -99,7 +102,7 @@ class Lowering:
         self.graph = self.module.graph
         _make_unsigned(self.module)
         self.values = _Shapes(self.module)
-        self.values.run(*signature.examples(64))
+        self.values.look(signature)
         self.sums: list[fx.Node] = []  # kernels that add to a value in its place
 
     def number(self, node: Any) -> float:
@@ -139,11 +142,8 @@ class Lowering:
 
     def layer(self, node: fx.Node) -> None:
         """A convolution or linear layer, what is added to it, its activation, its rounding."""
-        kernel, x, packed = (
-            KERNELS[node.target],
-            self.integers(node.args[0]),
-            self.weight(node.args[1]),
-        )
+        kernel: Kernel = KERNELS[node.target]
+        x, packed = self.integers(node.args[0]), self.weight(node.args[1])
         if x is None or packed is None:
             return
         added, last = self.residual(node) or (None, node)
@@ -226,6 +226,8 @@ class Lowering:
         scales = {i[1:] for i in inputs.values()}
         if len(inputs) < len(node.all_input_nodes) or scales != {output[1:3]}:
             return
+        if node.target is aten.pad.default and "constant" not in (*node.args, "constant")[2:3]:
+            return
         args = fx.map_arg(node.args, lambda n: inputs[n].node)
         if node.target in PADS:  # with 0, which the zero_point stands for
             args = (*args[:2], *PADS[node.target], output.zero_point)
@@ -260,15 +262,12 @@ class Lowering:
         return self.module
 
     def protect(self, node: fx.Node) -> None:
-        """Copy what a sum is written into, unless it is a kernel's output that ends there."""
+        """Copy what a sum is written into, unless nothing else reads that memory from there on."""
         added = node.args[6]
-        readers = {u for u in added.users if u is not node}
-        readers |= {v for u in readers if u.target is ops.dequantize for v in u.users}
-        own = getattr(added.target, "namespace", "") == "onednn" or added.target is ops.quantize
-        if own and all(r < node for r in readers):
-            return
-        with self.graph.inserting_before(node):
-            node.update_arg(6, self.graph.call_function(aten.clone.default, (added,)))
+        alone = all(u.target in NEW or _is_kernel(u) for u in (added, *added.users))
+        if not alone or any(u > node for u in added.users):
+            with self.graph.inserting_before(node):
+                node.update_arg(6, self.graph.call_function(aten.clone.default, (added,)))
 
     def replace(self, node: fx.Node, target: Callable[..., Any], *args: Any) -> None:
         """Let a call of `target` stand for `node`."""
@@ -287,6 +286,14 @@ class _Shapes(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.seen: dict[fx.Node, tuple[int, ...]] = {}
+
+    def look(self, signature: Signature) -> None:
+        """Run on zeros, of a length that the model takes where one is free."""
+        for length in LENGTHS:
+            with contextlib.suppress(Exception):
+                self.run(*signature.examples(length))
+                return
+        raise EngineError("no example of the model's inputs runs: use compile('openvino')")
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -312,6 +319,10 @@ def _make_unsigned(module: fx.GraphModule) -> None:
         node.update_arg(4, node.args[4] + 128)
         if node.target is ops.quantize:
             node.update_arg(5, torch.uint8)
+
+
+def _is_kernel(node: fx.Node) -> bool:
+    return getattr(node.target, "namespace", "") in ("onednn", "quantized")
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -370,3 +381,6 @@ def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:
     """octavo::dequantize with numbers."""
     x = torch.mul(q, scale)
     return x.sub_(zero_point * scale) if zero_point else x
+
+
+NEW = {ops.quantize, ops.dequantize, add, multiply}  # their results share memory with nothing
