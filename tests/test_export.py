@@ -62,14 +62,19 @@ def test_an_onnx_file_is_standard_with_int8_weights_and_a_free_batch(quantized, 
 def test_onnx_runtime_fuses_integer_kernels(quantized, tmp_path):
     import onnxruntime
 
-    for name, convolutions in (("residual", 3), ("mobile", 2)):
+    expected = {
+        "residual": {"QLinearConv": 3, "QGemm": 1},
+        "mobile": {"QLinearConv": 2, "QGemm": 1},
+        "transformer": {"MatMulIntegerToFloat": 6, "QLinearMatMul": 1, "QGemm": 1},
+    }
+    for name, least in expected.items():
         octavo.export(quantized(name)[0], tmp_path / "m.onnx")
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
         options.log_severity_level = 3
         onnxruntime.InferenceSession(tmp_path / "m.onnx", options, ["CPUExecutionProvider"])
         kinds = [n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node]
-        assert kinds.count("QLinearConv") >= convolutions
+        assert all(kinds.count(kind) >= count for kind, count in least.items()), kinds
         assert "Clip" not in kinds
 
 

@@ -82,7 +82,7 @@ def test_any_number_of_ranks_gives_what_one_process_gives_bit_for_bit(ranks, alo
 
 def misbehave(rank, ranks, folder, how):
     join(rank, ranks, folder)
-    net, share, timeout = nn.Linear(4, 2), [torch.rand(8, 4) for _ in range(4)], 60.0
+    net, share = nn.Linear(4, 2), [torch.rand(8, 4) for _ in range(4)]
     if rank == 1 and how == "nan":
         share[2][0, 0] = float("nan")
     elif rank == 1 and how == "nothing":
@@ -90,18 +90,15 @@ def misbehave(rank, ranks, folder, how):
     elif rank != 1 or how != "weights":
         nn.init.ones_(net.weight), nn.init.ones_(net.bias)
 
-    def dying():
-        yield from share
-        os._exit(1)
-
-    def sleeping():
-        yield from share
-        time.sleep(30)
+    def then(batches, act):
+        yield from batches
+        act()
 
     if rank == 1 and how == "dies":
-        share = dying()
-    elif how == "sleeps":
-        share, timeout = (sleeping() if rank == 1 else share), 3.0
+        share = then(share, lambda: os._exit(1))
+    elif rank == 1 and how == "sleeps":
+        share = then(share, lambda: time.sleep(30))
+    timeout = 3.0 if how == "sleeps" else 60.0
     start = time.monotonic()
     try:
         octavo.quantize_sharded(net, share, timeout=timeout)

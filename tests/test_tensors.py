@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from octavo.tensors import attribute, new_attribute, set_buffer
+from octavo.tensors import attribute, drop_unread, new_attribute, set_buffer
 
 
 def test_by_dotted_path():
@@ -30,3 +30,12 @@ def test_names_the_module_itself_has_are_refused(path):
 def test_a_path_that_is_not_there_is_an_error():
     with pytest.raises(AttributeError):
         attribute(nn.Linear(2, 2), "weight.nothing")
+
+
+def test_what_is_not_read_is_dropped():
+    module = fx.GraphModule(nn.Module(), fx.Graph())
+    module.graph.output(new_attribute(module, "a.read", torch.ones(2)))
+    for path in ("a.unread", "b.c.unread"):
+        set_buffer(module, path, torch.ones(2))
+    drop_unread(module)
+    assert list(dict(module.named_buffers())) == ["a.read"]

@@ -46,3 +46,12 @@ def new_attribute(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
     node = module.graph.get_attr(path)
     node.meta["val"] = torch.empty_like(value, device="meta")
     return node
+
+
+def drop_unread(module: fx.GraphModule) -> None:
+    """Delete the buffers that the graph no longer reads."""
+    read = {str(n.target) for n in module.graph.find_nodes(op="get_attr")}
+    for path, _ in list(module.named_buffers(remove_duplicate=False)):
+        if path not in read:
+            parent, _, name = path.rpartition(".")
+            delattr(module.get_submodule(parent), name)

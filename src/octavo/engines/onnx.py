@@ -25,6 +25,7 @@ from ..errors import EngineError, FormatError
 from ..tensors import attribute, new_attribute, own_path
 from . import register_engine
 from .openvino import EngineModel
+from .unsigned import make_unsigned
 
 if TYPE_CHECKING:
     from ..model import QuantizedModel
@@ -91,15 +92,21 @@ def _as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the graph in which zero_points have the type of the integers, as ONNX has them.
 
     An `unrounded` value is rounded: no runtime of ONNX adds to sums. Integers are split as
-    floats: ONNX Runtime splits no bytes.
+    floats: ONNX Runtime splits no bytes. On x86 it has kernels for uint8 activations only, for
+    weights whose zero_points are told, and for a bias of integers in the scale of the sums.
     """
     module = copy.deepcopy(module)
+    make_unsigned(module)
+    for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
+        _round_bias(module, node)
     typed: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
         if node.target is ops.unrounded:
             node.replace_all_uses_with(_rounded(module, node, typed))
         elif node.target is ops.quantize:
             node.update_arg(2, _typed(module, node.args[2], node.args[5], typed))
+        elif node.target is ops.dequantize and node.args[0].op == "get_attr":
+            _give_zero_points(module, node)
         elif node.target is ops.dequantize and node.args[2:] and node.args[2] is not None:
             node.update_arg(2, _typed(module, node.args[2], None, typed))
     for node in module.graph.nodes:
@@ -132,6 +139,36 @@ def _rounded(module: fx.GraphModule, node: fx.Node, typed: dict[fx.Node, fx.Node
         zero = _typed(module, zero_point, dtype, typed)
         q = module.graph.call_function(ops.quantize, (x, scale, zero, qmin, qmax, dtype))
         return module.graph.call_function(ops.dequantize, (q, scale, zero))
+
+
+def _give_zero_points(module: fx.GraphModule, node: fx.Node) -> None:
+    """The zeros that an int8 weight leaves out."""
+    weight, scale = node.args[:2]
+    zeros = torch.zeros_like(attribute(module, scale.target), dtype=torch.int8)
+    if attribute(module, weight.target).dtype is torch.int8:
+        with module.graph.inserting_before(node):
+            path = own_path("zeros", node.name)
+            node.update_arg(2, new_attribute(module, path, zeros))
+
+
+def _round_bias(module: fx.GraphModule, linear: fx.Node) -> None:
+    """The bias as int32 of input scale times weight scale: far finer than what it is added to."""
+    x, weight, bias = (*linear.args, None)[:3]
+    both = (x, weight, bias)
+    if not all(isinstance(n, fx.Node) for n in both) or bias.op != "get_attr":
+        return
+    if x.target is not ops.dequantize or weight.target is not ops.dequantize:
+        return
+    scales = [attribute(module, n.args[1].target) for n in (x, weight)]
+    scale = scales[0] * scales[1]
+    integers = (attribute(module, bias.target) / scale).round()
+    if integers.abs().max() >= 2**31:
+        return
+    with module.graph.inserting_before(linear):
+        path = own_path("rounded", linear.name, "bias")
+        q = new_attribute(module, path, integers.to(torch.int32))
+        s = new_attribute(module, f"{path}_scale", scale)
+        linear.update_arg(2, module.graph.call_function(ops.dequantize, (q, s, None, 0)))
 
 
 def _split_floats(graph: fx.Graph, split: fx.Node) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, fx
 from .. import ops
 from ..capture import Signature
 from ..errors import EngineError
-from ..tensors import attribute, set_buffer
+from ..tensors import attribute, drop_unread
+from .unsigned import make_unsigned
 
 aten = torch.ops.aten
 PostOp = tuple[str, list[Any], str]  # the kernel's name of an activation, its numbers, its form
@@ -100,7 +101,8 @@ class Lowering:
     def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
         self.module = copy.deepcopy(module)
         self.graph = self.module.graph
-        _make_unsigned(self.module)
+        # for int8 activations oneDNN's kernels are a thousand times slower
+        make_unsigned(self.module)
         self.values = _Shapes(self.module)
         self.values.look(signature)
         self.sums: list[fx.Node] = []  # kernels that add to a value in its place
@@ -257,7 +259,7 @@ class Lowering:
             elif (found := self.integers(node)) is not None:
                 self.replace(node, dequantize, *found)
         self.graph.eliminate_dead_code()
-        _drop_unread_tensors(self.module)
+        drop_unread(self.module)
         self.module.recompile()
         return self.module
 
@@ -305,22 +307,6 @@ class _Shapes(fx.Interpreter):
         return self.seen[node]
 
 
-def _make_unsigned(module: fx.GraphModule) -> None:
-    """int8 activations as uint8, 128 larger: for int8 ones oneDNN is a thousand times slower."""
-    moved: set[str] = set()
-    for node in module.graph.nodes:
-        if node.target not in (ops.quantize, ops.unrounded) or node.args[3] >= 0:
-            continue
-        path = node.args[2].target
-        if path not in moved:
-            set_buffer(module, path, attribute(module, path) + 128)
-            moved.add(path)
-        node.update_arg(3, node.args[3] + 128)
-        node.update_arg(4, node.args[4] + 128)
-        if node.target is ops.quantize:
-            node.update_arg(5, torch.uint8)
-
-
 def _is_kernel(node: fx.Node) -> bool:
     return getattr(node.target, "namespace", "") in ("onednn", "quantized")
 
@@ -334,15 +320,6 @@ def _geometry(node: Any, dims: int) -> tuple[Any, ...]:
     defaults = ([1], [0], [1], 1)
     *lists, groups = list(node.args[3:]) + list(defaults[len(node.args) - 3 :])
     return (*(list(g) * (dims if len(g) == 1 else 1) for g in lists), groups)
-
-
-def _drop_unread_tensors(module: fx.GraphModule) -> None:
-    """Delete what the kernels hold packed: a weight is kept once."""
-    read = {str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
-    for path, _ in list(module.named_buffers()):
-        if path not in read:
-            parent, _, name = path.rpartition(".")
-            delattr(module.get_submodule(parent), name)
 
 
 # ---- what the lowered graph calls beside kernels

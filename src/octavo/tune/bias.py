@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import along, attribute, new_attribute, own_path
+from ..tensors import along, attribute, drop_unread, new_attribute, own_path
 from ..tidy.batch_norm import OUTPUT_AXIS
 from .runs import Runs
 
@@ -54,6 +54,7 @@ def correct_biases(
             shift = _find_shift(runs, operator, node, expected[rule.root])
             _add_to_bias(quantized, operator, shift)
     quantized.graph.eliminate_dead_code()
+    drop_unread(quantized)
     quantized.recompile()
 
 

@@ -95,12 +95,15 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
     samples = [x for value in values for x in value.split(1)]
     room = max(POSITIONS // len(samples), 1)
     count, total, products = 0, torch.zeros(()), torch.zeros(())
+    origin = None  # near the mean: float32 would lose small variances beside large means
     generator = torch.Generator().manual_seed(0)
     for x in samples:
         columns = _columns(layer, weight, x.float())
         if columns.shape[2] > room:
             some = torch.randperm(columns.shape[2], generator=generator)[:room]
             columns = columns[:, :, some.to(columns.device)]
+        origin = columns.mean(2, keepdim=True) if origin is None else origin
+        columns = columns - origin
         count += columns.shape[2]
         total = total + columns.sum(2, keepdim=True)
         products = products + columns @ columns.mT
@@ -143,8 +146,9 @@ def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor, spec: QSpec)
     covariance = covariance.gather(2, order[:, None].expand_as(covariance))
     damping = DAMPING * variance.mean(1) + 1e-12
     covariance.diagonal(dim1=1, dim2=2).add_(damping[:, None])
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-    upper = torch.linalg.cholesky(inverse).mT.contiguous()
+    # of the inverse, the factor that is upper: the inverse of the one that is upper on the left
+    left = torch.linalg.cholesky(covariance.flip(1, 2)).flip(1, 2)
+    upper = torch.linalg.solve_triangular(left, torch.eye(len(left[0])).to(left), upper=True)
     integers = torch.empty_like(rows)
     for start in range(0, rows.shape[2], BLOCK):
         stop = min(start + BLOCK, rows.shape[2])
