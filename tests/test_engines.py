@@ -152,6 +152,16 @@ def test_inputs_are_read_where_they_lie_and_left_as_they_are(residual):
         assert torch.equal(unaligned, x)
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_submitted_calls_give_futures(engine, residual):
+    fast, xs = residual.compile(engine), [images(1 + i % 5) for i in range(20)]
+    futures = [fast.submit(x) for x in xs]
+    for x, future in zip(xs, futures, strict=True):
+        assert torch.equal(future.result(), fast(x))
+    with pytest.raises(CaptureError, match="shape"):
+        fast.submit(torch.zeros(1, 4, 16, 16)).result()
+
+
 def test_more_shapes_than_are_compiled_apart(residual, monkeypatch):
     monkeypatch.setattr(CompiledModel, "shapes", 2)
     fast = residual.compile()

@@ -155,3 +155,14 @@ def test_pickled_arrays_are_not_run(tmp_path):
     np.save(tmp_path / "a.npy", np.array([object()], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot read"):
         batches(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [None, 10, 64])
+def test_shares_together_are_the_whole(limit, tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(22, dtype=np.float32).reshape(22, 1))
+    arguments = (tmp_path, nn.Linear(1, 1), 4, limit, ImageOptions())
+    whole = list(load_data(*arguments))
+    shares = [list(load_data(*arguments, (r, 3))) for r in range(3)]
+    again = [shares[i % 3][i // 3] for i in range(len(whole))]
+    assert sum(map(len, shares)) == len(whole) == (3 if limit == 10 else 6)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
