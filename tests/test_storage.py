@@ -1,3 +1,5 @@
+import collections
+import enum
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import octavo
 from networks import NETWORKS, calls, make
@@ -225,6 +228,24 @@ def test_loading_imports_nothing(stored):
     before = set(sys.modules)
     octavo.load(stored[1])
     assert not {m for m in set(sys.modules) - before if not m.startswith("torch")}
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "make", [lambda y: collections.defaultdict(list, a=y), lambda y: {Color.RED: y}]
+)
+def test_structures_that_loading_would_import_for_are_not_saved(make, tmp_path):
+    class Net(nn.Linear):
+        def forward(self, x):
+            return make(super().forward(x))
+
+    q = octavo.quantize(Net(4, 2), torch.rand(8, 4))
+    assert q(torch.rand(3, 4)).keys()
+    with pytest.raises(FormatError):
+        octavo.save(q, tmp_path / "net.octavo")
 
 
 def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):

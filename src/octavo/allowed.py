@@ -9,6 +9,7 @@ import torch
 
 ATEN_OPERATORS = frozenset(
     """
+    __and__ __lshift__ __or__ __rshift__ __xor__
     _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
     _assert_tensor_metadata _cdist_forward _conj _conj_physical _conv_depthwise2d _fft_c2c
     _fft_c2r _fft_r2c _is_all_true _is_any_true _local_scalar_dense _log_softmax

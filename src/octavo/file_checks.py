@@ -46,8 +46,8 @@ def parsed(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique_keys)
 
 
-def check_structure(text: str) -> str:
-    """A pytree's structure as `treespec_dumps` wrote it, if loading it imports nothing.
+def check_structure(text: str) -> None:
+    """Refuse a pytree's structure, as `treespec_dumps` writes it, whose loading would import.
 
     PyTorch's loader imports modules that a context names as an object: the factory of a
     defaultdict, an enum as a key. Lists of plain keys are all that is taken.
@@ -64,7 +64,6 @@ def check_structure(text: str) -> str:
                 f"the structure {str(spec['type'])[:80]!r} is not one a file may hold"
             )
         todo += spec["children_spec"]
-    return text
 
 
 def _plain(context: Any) -> bool:

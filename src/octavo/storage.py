@@ -69,6 +69,8 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
         signature = model.signature.to_json()
     except OctavoError as e:
         raise FormatError(str(e)) from e
+    check_structure(signature["in_spec"])
+    check_structure(signature["out_spec"])
     metadata = {
         "octavo": json.dumps({"format": FORMAT, "torch": torch.__version__}),
         "graph": json.dumps([_node_to_json(n) for n in model.graph.nodes]),
@@ -97,10 +99,10 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
-        _sync_folder(target.parent)
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -133,8 +135,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
         check_scales(graph, tensors)
         module = fx.GraphModule(root, graph)
         structure = parsed(metadata["signature"])
-        for spec in ("in_spec", "out_spec"):
-            check_structure(structure[spec])
+        check_structure(structure["in_spec"])
+        check_structure(structure["out_spec"])
         signature = Signature.from_json(structure)
         if len(signature.inputs) != len(graph.find_nodes(op="placeholder")):
             raise FormatError(f"{path}: its graph has other inputs than its signature")
