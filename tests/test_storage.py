@@ -230,6 +230,21 @@ def test_loading_imports_nothing(stored):
     assert not {m for m in set(sys.modules) - before if not m.startswith("torch")}
 
 
+def test_complex_numbers_are_kept(tmp_path):
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.fft.irfft(torch.fft.rfft(self.fc(x)) * (0.5 + 2j), 8)
+
+    q = octavo.quantize(Turned(), torch.rand(8, 8))
+    octavo.save(q, tmp_path / "net.octavo")
+    x = torch.rand(3, 8)
+    assert torch.equal(octavo.load(tmp_path / "net.octavo")(x), q(x))
+
+
 class Color(enum.Enum):
     RED = 1
 

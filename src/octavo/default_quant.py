@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from .calibrate import describe
 from .errors import DataError
 from .observers import make_observer
-from .qparams import SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
+from .qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
@@ -57,7 +57,10 @@ class DefaultQuant:
 
     def qparams(self) -> QParams:
         """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""
-        low, high = self.clipped(spec := self.quantizer.spec_of(self.name))
+        spec = self.quantizer.spec_of(self.name)
+        if spec.symmetric and self.observer.range()[0] >= 0:
+            spec = ACTIVATION  # whose zero_point is 0 as well, with all 256 integers in use
+        low, high = self.clipped(spec)
         qparams = choose_qparams(low, min(high, self.quantizer.ceiling_of(self.name)), spec)
         nearly = qparams.asymmetry < NEARLY_SYMMETRIC
         if self.name in self.quantizer.may_be_signed and not qparams.spec.symmetric and nearly:

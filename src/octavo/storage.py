@@ -200,6 +200,8 @@ def _to_json(value: Any) -> Any:
         return {"slice": [_to_json(v) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
     if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
         return {"torch": str(value).removeprefix("torch.")}
     if isinstance(value, torch.device):
@@ -224,6 +226,8 @@ def _from_json(value: Any, nodes: dict[str, fx.Node]) -> Any:
         return {_checked(NAME, k): _from_json(v, nodes) for k, v in inner.items()}
     if kind == "float":
         return float(inner)
+    if kind == "complex":
+        return complex(*map(float, inner))
     if kind == "device":
         return torch.device(inner)
     if kind == "torch" and isinstance(inner, str) and inner in TORCH_VALUES:
