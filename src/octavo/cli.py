@@ -96,6 +96,10 @@ def quantize(
     optimize: Annotated[
         str | None, typer.Option(help="size, or latency: float what measures slower in int8 here.")
     ] = None,
+    reduce_range: Annotated[
+        bool | None,
+        typer.Option(help="Weights of 7 bits, for x86 without VNNI [default: as this machine is]."),
+    ] = None,
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file.
 
@@ -108,6 +112,7 @@ def quantize(
         "min_sqnr": min_sqnr,
         "target_sqnr": target_sqnr,
         "optimize": optimize,
+        "reduce_range": reduce_range,
     }
     changes: Any = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(as_config(preset), **changes)

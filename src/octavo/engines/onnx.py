@@ -7,7 +7,6 @@ which ONNX Runtime fuses with what is between them into integer kernels.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import tempfile
 import warnings
@@ -22,10 +21,9 @@ from torch.export import Dim
 from .. import ops
 from ..capture import Signature, quiet
 from ..errors import EngineError, FormatError
-from ..tensors import attribute, new_attribute, own_path
 from . import register_engine
+from .onnx_graph import as_onnx_has_it
 from .openvino import EngineModel
-from .unsigned import make_unsigned
 
 if TYPE_CHECKING:
     from ..model import QuantizedModel
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 OPSET = 21
-SPLITS = {aten.split, aten.split_with_sizes, aten.chunk, aten.unbind}
 MISSING = "needs the packages onnx, onnxscript and onnxruntime: pip install octavo[onnx]"
 
 
@@ -52,7 +49,7 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
     try:
         with torch.no_grad(), quiet(), contextlib.redirect_stdout(io.StringIO()):
             program = torch.export.export(
-                _as_onnx_has_it(module), signature.examples(2), dynamic_shapes=free
+                as_onnx_has_it(module), signature.examples(2), dynamic_shapes=free
             )
             torch.onnx.export(
                 program,
@@ -86,105 +83,6 @@ def _translations() -> dict[Any, Any]:
         return op.Clip(x, *bounds)
 
     return {ops.quantize: quantize, ops.dequantize: dequantize, aten.hardtanh.default: hardtanh}
-
-
-def _as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the graph in which zero_points have the type of the integers, as ONNX has them.
-
-    An `unrounded` value is rounded: no runtime of ONNX adds to sums. Integers are split as
-    floats: ONNX Runtime splits no bytes. On x86 it has kernels for uint8 activations only, for
-    weights whose zero_points are told, and for a bias of integers in the scale of the sums.
-    """
-    module = copy.deepcopy(module)
-    make_unsigned(module)
-    for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
-        _round_bias(module, node)
-    typed: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node.target is ops.unrounded:
-            node.replace_all_uses_with(_rounded(module, node, typed))
-        elif node.target is ops.quantize:
-            node.update_arg(2, _typed(module, node.args[2], node.args[5], typed))
-        elif node.target is ops.dequantize and node.args[0].op == "get_attr":
-            _give_zero_points(module, node)
-        elif node.target is ops.dequantize and node.args[2:] and node.args[2] is not None:
-            node.update_arg(2, _typed(module, node.args[2], None, typed))
-    for node in module.graph.nodes:
-        if getattr(node.target, "overloadpacket", None) in SPLITS:
-            _split_floats(module.graph, node)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
-
-
-def _typed(
-    module: fx.GraphModule,
-    zero_point: Any,
-    dtype: torch.dtype | None,
-    typed: dict[fx.Node, fx.Node],
-) -> fx.Node:
-    if zero_point not in typed:
-        assert dtype is not None  # a value is quantized before it is dequantized
-        value = attribute(module, zero_point.target).to(dtype)
-        with module.graph.inserting_after(zero_point):
-            path = own_path("typed", zero_point.name, "zero_point")
-            typed[zero_point] = new_attribute(module, path, value)
-    return typed[zero_point]
-
-
-def _rounded(module: fx.GraphModule, node: fx.Node, typed: dict[fx.Node, fx.Node]) -> fx.Node:
-    x, scale, zero_point, qmin, qmax = node.args
-    dtype = torch.uint8 if qmin == 0 else torch.int8
-    with module.graph.inserting_before(node):
-        zero = _typed(module, zero_point, dtype, typed)
-        q = module.graph.call_function(ops.quantize, (x, scale, zero, qmin, qmax, dtype))
-        return module.graph.call_function(ops.dequantize, (q, scale, zero))
-
-
-def _give_zero_points(module: fx.GraphModule, node: fx.Node) -> None:
-    """The zeros that an int8 weight leaves out."""
-    weight, scale = node.args[:2]
-    zeros = torch.zeros_like(attribute(module, scale.target), dtype=torch.int8)
-    if attribute(module, weight.target).dtype is torch.int8:
-        with module.graph.inserting_before(node):
-            path = own_path("zeros", node.name)
-            node.update_arg(2, new_attribute(module, path, zeros))
-
-
-def _round_bias(module: fx.GraphModule, linear: fx.Node) -> None:
-    """The bias as int32 of input scale times weight scale: far finer than what it is added to."""
-    x, weight, bias = (*linear.args, None)[:3]
-    both = (x, weight, bias)
-    if not all(isinstance(n, fx.Node) for n in both) or bias.op != "get_attr":
-        return
-    if x.target is not ops.dequantize or weight.target is not ops.dequantize:
-        return
-    scales = [attribute(module, n.args[1].target) for n in (x, weight)]
-    scale = scales[0] * scales[1]
-    integers = (attribute(module, bias.target) / scale).round()
-    if integers.abs().max() >= 2**31:
-        return
-    with module.graph.inserting_before(linear):
-        path = own_path("rounded", linear.name, "bias")
-        q = new_attribute(module, path, integers.to(torch.int32))
-        s = new_attribute(module, f"{path}_scale", scale)
-        linear.update_arg(2, module.graph.call_function(ops.dequantize, (q, s, None, 0)))
-
-
-def _split_floats(graph: fx.Graph, split: fx.Node) -> None:
-    source: Any = split.args[0]
-    while source.target is not ops.quantize:
-        if source.op != "call_function" or source.target is ops.dequantize:
-            return  # floats already
-        source = source.args[0]
-    scale, zero_point, *integers = source.args[1:6]
-    with graph.inserting_before(split):
-        x = graph.call_function(ops.dequantize, (split.args[0], scale, zero_point))
-    split.update_arg(0, x)
-    for part in list(split.users):
-        with graph.inserting_after(part):
-            q = graph.call_function(ops.quantize, (part, scale, zero_point, *integers))
-        part.replace_all_uses_with(q, lambda user, q=q: user is not q)  # type: ignore[misc]
 
 
 @register_engine("onnxruntime")

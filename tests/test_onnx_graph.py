@@ -1,0 +1,87 @@
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import octavo
+from networks import images
+from octavo.engines.onnx_graph import ACTIVATIONS, _domain, as_onnx_has_it
+
+aten = torch.ops.aten
+
+
+def domain(operator, low, high):
+    step = (high - low) / 255
+    return _domain(SimpleNamespace(target=operator, args=(None,), kwargs={}), low, high, step)
+
+
+@pytest.mark.parametrize(
+    ("operator", "low", "high", "expected"),
+    [
+        (aten.hardswish.default, -0.375, 12.0, (-3, 12)),  # 0 from -3 down, x from 3 up
+        (aten.hardsigmoid.default, 0.0, 1.0, (-3, 3)),
+        (aten.leaky_relu.default, -0.05, 3.0, (-5, 3)),
+        (aten.tanh.default, -0.5, 0.5, (-0.55, 0.55)),  # artanh(0.5) = 0.549
+    ],
+)
+def test_domains_by_hand(operator, low, high, expected):
+    step = (high - low) / 255
+    slope = 0.01 if operator is aten.leaky_relu.default else 1
+    assert domain(operator, low, high) == pytest.approx(expected, abs=step / slope + 0.05)
+
+
+@given(
+    st.sampled_from(sorted(ACTIVATIONS, key=str)),
+    st.floats(-20, 0),
+    st.floats(0.01, 30),
+)
+def test_clipping_to_the_domain_changes_no_output_by_a_step(operator, low, high):
+    """Whatever input gives an output in the range gives nearly that output when clipped."""
+    x = torch.linspace(low, high, 2000, dtype=torch.float64)
+    y = operator(x)
+    found = domain(operator, y.min().item(), y.max().item())
+    step = (y.max() - y.min()).item() / 255
+    if found is None or step == 0:
+        return
+    grid = 1 / 64  # the domain's ends lie on such a grid; activations have slopes of at most 1.2
+    assert (operator(x.clamp(*found)) - y).abs().max() <= step + 1.2 * grid
+
+
+def graph_of(net, data):
+    q = octavo.quantize(net.eval(), data, config=octavo.Config(min_sqnr=0))
+    return q, Counter(str(n.target) for n in as_onnx_has_it(q.graph_module).graph.nodes)
+
+
+def test_a_convolution_before_an_activation_is_rounded_twice():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten())
+    net.append(nn.Linear(8 * 144, 4))
+    q, used = graph_of(net, [images(4) for _ in range(4)])
+    before = Counter(str(n.target) for n in q.graph.nodes)
+    assert used["octavo.quantize.default"] == before["octavo.quantize.default"] + 1
+    x = images(3)
+    assert octavo.sqnr(q(x), q.compile("onnxruntime")(x)) > 35
+
+
+def test_the_model_itself_is_left_as_it_is():
+    net = nn.Sequential(nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 2))
+    q = octavo.quantize(net, torch.randn(32, 4))
+    before, x = q.graph_module.code, torch.randn(3, 4)
+    expected = q(x)
+    as_onnx_has_it(q.graph_module)
+    assert q.graph_module.code == before
+    assert torch.equal(q(x), expected)
+
+
+def test_a_bias_too_large_for_its_scale_stays_float():
+    net = nn.Linear(4, 2)
+    with torch.no_grad():
+        net.weight.mul_(1e-7)
+        net.bias.fill_(1e3)
+    q = octavo.quantize(net, torch.randn(32, 4), config="fast")
+    x = torch.randn(3, 4)
+    assert octavo.sqnr(q(x), q.compile("onnxruntime")(x)) > 60
