@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import octavo
+from networks import calls, make
+
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "fashion"))
 
@@ -13,3 +16,18 @@ def deterministic():
     torch.manual_seed(0)
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(scope="session")
+def quantized():
+    """name -> (quantized network of the table, its inputs), made once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            net, inputs = make(name)
+            q = octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0))
+            made[name] = q, inputs
+        return made[name]
+
+    return get

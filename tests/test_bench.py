@@ -25,7 +25,11 @@ def test_random_inputs_fit_the_signature(name):
     net, inputs = make(name)
     q = octavo.quantize(net, calls(inputs))
     args, kwargs = random_call(q.signature, 3)
-    q(*args, **kwargs)
+    shapes, expected = (
+        [tuple(t.shape) for t in q.signature.flatten(*call)] for call in ((args, kwargs), inputs(3))
+    )
+    assert shapes == expected
+    assert torch.utils._pytree.tree_leaves(q(*args, **kwargs))
 
 
 def test_integer_inputs_are_valid_indices():

@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_structure
 
 import octavo
-from networks import NETWORKS, calls, images, make
+from networks import NETWORKS, images
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES
 
@@ -23,23 +23,6 @@ def example(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def quantized():
-    """name -> (quantized network, its inputs), made once."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            net, inputs = make(name)
-            made[name] = (
-                octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)),
-                inputs,
-            )
-        return made[name]
-
-    return get
 
 
 @pytest.fixture(params=ENGINE_NAMES)

@@ -1,6 +1,5 @@
 import sys
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,22 +25,10 @@ def residual():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_engines_agree_at_any_batch_size(name):
-    q, inputs = quantized(name)
-    reference, fast = q.compile("reference"), q.compile("openvino")
-    for batch in (1, 3, 8):
-        args, kwargs = inputs(batch)
-        expected, got = reference(*args, **kwargs), fast(*args, **kwargs)
-        assert torch.utils._pytree.tree_structure(got) == torch.utils._pytree.tree_structure(
-            expected
-        )
-        assert octavo.sqnr(expected, got) > 33
-
-
-@pytest.mark.parametrize("name", NETWORKS)
 def test_the_table_does_without_the_frontend(name):
     q, _ = quantized(name)
-    Builder(q.graph_module, q.signature).build()
+    built = Builder(q.graph_module, q.signature).build()
+    assert len(built.get_parameters()) == len(q.signature.inputs)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -124,17 +111,6 @@ def test_numpy_and_torch_in_torch_out(residual):
     assert torch.equal(got, fast(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)))
 
 
-def test_results_are_the_callers_own(residual):
-    fast = residual.compile()
-    x, y = images(2), images(2)
-    first = fast(x)
-    kept = first.clone()
-    fast(y)
-    assert torch.equal(first, kept)
-    x.zero_()
-    assert torch.equal(first, kept)
-
-
 def test_threads_do_not_mix_their_results(residual):
     fast = residual.compile()
     assert wrong_in_threads(fast, [images(1 + i % 3) for i in range(6)], rounds=50) == []
@@ -195,11 +171,6 @@ def test_an_engine_of_ones_own(residual):
         del ENGINES["eager"]
 
 
-def test_an_unknown_engine_lists_the_known(residual):
-    with pytest.raises(EngineError, match="choose one of onnxruntime, openvino, reference"):
-        residual.compile("tensorflow")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"thread": 2}, "takes: threads, hint"), ({"hint": "fast"}, "choose 'latency'")],
@@ -213,8 +184,3 @@ def test_without_openvino_it_says_how_to_get_it(residual, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match="pip install openvino"):
         residual.compile()
-
-
-def test_another_call_is_refused(residual):
-    with pytest.raises(CaptureError, match="shape"):
-        residual.compile()(np.zeros((1, 4, 16, 16), np.float32))

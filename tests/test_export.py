@@ -9,34 +9,7 @@ import torch
 from torch import nn
 
 import octavo
-from networks import NETWORKS, calls, make
-
-
-@pytest.fixture(scope="module")
-def quantized():
-    """name -> (quantized network, its inputs), made once."""
-    made = {}
-
-    def get(name):
-        if name not in made:
-            net, inputs = make(name)
-            made[name] = octavo.quantize(net, calls(inputs)), inputs
-        return made[name]
-
-    return get
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_onnx_runtime_computes_what_the_reference_does(name, quantized):
-    q, inputs = quantized(name)
-    fast = q.compile("onnxruntime", threads=1)
-    for batch in (1, 3):
-        args, kwargs = inputs(batch)
-        expected, got = q(*args, **kwargs), fast(*args, **kwargs)
-        assert torch.utils._pytree.tree_structure(got) == torch.utils._pytree.tree_structure(
-            expected
-        )
-        assert octavo.sqnr(expected, got) > 35
+from networks import NETWORKS
 
 
 def test_an_onnx_file_is_standard_with_int8_weights_and_a_free_batch(quantized, tmp_path):

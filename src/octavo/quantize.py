@@ -33,7 +33,8 @@ def quantize(
     evaluate: Evaluate | None = ...,
     max_drop: float = ...,
     progress: bool = ...,
-) -> QuantizedModel: ...
+) -> QuantizedModel:
+    """A whole model."""
 
 
 @overload
@@ -45,7 +46,8 @@ def quantize(
     config: Config | str | None = ...,
     target_sqnr: float | None = ...,
     progress: bool = ...,
-) -> QuantizedParts: ...
+) -> QuantizedParts:
+    """The named parts of one."""
 
 
 @torch.no_grad()

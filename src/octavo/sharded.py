@@ -44,8 +44,8 @@ def quantize_sharded(
 
     Every rank calls it with the same model and settings, and gets the same int8 model. Observers
     of extremes and histograms merge exactly: the result is that of one process bit for bit, if
-    rank r of n has its batches r, r + n, r + 2 n and so on. Capture, the methods that look at
-    samples again, and `evaluate` take part of the first batches of all, on rank 0's machine.
+    rank r of n has its batches r, r + n, r + 2 n and so on. All ranks capture and equalize with
+    the first batches of all; rank 0 converts, tunes and evaluates.
 
         # torchrun --nproc-per-node 4 calibrate.py
         dist.init_process_group("gloo")
@@ -69,30 +69,12 @@ def quantize_sharded(
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*leads))
     lead = [call for call in in_turn if call is not None]
 
-    quantizer = Quantizer(model, config=config)
-    calibration = Calibration(quantizer)
-
-    def observe() -> _Observed:
-        quantizer.capture(*lead[:2])
-        calibration.prepare(lead)
-        for args, kwargs in itertools.chain(leads[ranks.rank], batches):
-            calibration.quantizer.observe(*args, **kwargs)
-        graph = str(calibration.quantizer.graph)
-        return _Observed(_checksum(model), graph, calibration.quantizer.observed())
-
-    shown = ranks.together(observe)
-
-    def finish() -> bytes:
-        if ranks.rank != 0:
-            return b""
-        for rank, other in enumerate(shown):
-            if other[:2] != shown[0][:2]:
-                raise OctavoError(f"rank {rank} has other weights, or another graph, than rank 0")
-        for other in shown[1:]:
-            calibration.quantizer.take_in(other.values)
-        return _as_bytes(calibration.finish(evaluate, max_drop))
-
-    return _from_bytes(ranks.together(finish)[0])
+    work = _Work(Quantizer(model, config=config))
+    own = itertools.chain(leads[ranks.rank], batches)
+    shown = ranks.together(lambda: work.observe(lead, own))
+    first = ranks.rank == 0
+    content = ranks.together(lambda: work.finish(shown, evaluate, max_drop) if first else b"")[0]
+    return _from_bytes(content)
 
 
 class _Observed(NamedTuple):
@@ -101,6 +83,32 @@ class _Observed(NamedTuple):
     checksum: int
     graph: str
     values: dict[str, Any]
+
+
+class _Work:
+    """What a rank does between the places where all meet."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.model, self.quantizer = quantizer.model, quantizer
+        self.calibration = Calibration(quantizer)
+
+    def observe(self, lead: list[Call], own: Iterable[Call]) -> _Observed:
+        """Capture and equalize with what all ranks have, then observe what is this one's."""
+        self.quantizer.capture(*lead[:2])
+        self.calibration.prepare(lead)
+        quantizer = self.calibration.quantizer
+        for args, kwargs in own:
+            quantizer.observe(*args, **kwargs)
+        return _Observed(_checksum(self.model), str(quantizer.graph), quantizer.observed())
+
+    def finish(self, shown: list[_Observed], evaluate: Evaluate | None, max_drop: float) -> bytes:
+        """On rank 0: merge what all observed, convert and tune; a file of the model."""
+        for rank, other in enumerate(shown):
+            if other[:2] != shown[0][:2]:
+                raise OctavoError(f"rank {rank} has other weights, or another graph, than rank 0")
+        for other in shown[1:]:
+            self.calibration.quantizer.take_in(other.values)
+        return _as_bytes(self.calibration.finish(evaluate, max_drop))
 
 
 class Ranks:
