@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from .. import ops
-from ..qparams import ACTIVATION, choose_qparams
+from ..qparams import ACTIVATION, QParams, choose_qparams
 from ..tensors import attribute, new_attribute, own_path
 from .unsigned import make_unsigned
 
@@ -125,13 +125,24 @@ def _round_before_activation(module: fx.GraphModule, quantize: fx.Node) -> None:
     interval = _domain(activation, low, high, scale)
     if interval is None:
         return
-    qparams = choose_qparams(*interval, ACTIVATION)
-    path = own_path("rounded", conv.name)
+    call = module.graph.call_function
     with module.graph.inserting_before(activation):
-        s = new_attribute(module, f"{path}.scale", qparams.scale)
-        z = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
-        q = module.graph.call_function(ops.quantize, (conv, s, z, 0, 255, torch.uint8))
-        activation.update_arg(0, module.graph.call_function(ops.dequantize, (q, s, z)))
+        x = _on_grid(module, conv, choose_qparams(*interval, ACTIVATION))
+        if activation.target is aten.silu.default:  # there is no kernel for all of it
+            sigmoid = call(aten.sigmoid.default, (x,))
+            gate = _on_grid(module, sigmoid, choose_qparams(0.0, 1.0, ACTIVATION))
+            activation.replace_all_uses_with(call(aten.mul.Tensor, (x, gate)))
+        else:
+            activation.update_arg(0, x)
+
+
+def _on_grid(module: fx.GraphModule, x: fx.Node, qparams: QParams) -> fx.Node:
+    """x as uint8 of these qparams and back, at the graph's insertion point."""
+    path = own_path("rounded", x.name)
+    s = new_attribute(module, f"{path}.scale", qparams.scale)
+    z = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
+    q = module.graph.call_function(ops.quantize, (x, s, z, 0, 255, torch.uint8))
+    return module.graph.call_function(ops.dequantize, (q, s, z))
 
 
 def _domain(activation: Any, low: float, high: float, step: float) -> tuple[float, float] | None:
