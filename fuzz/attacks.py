@@ -183,6 +183,8 @@ HEADERS: dict[str, Callable[[Header], None]] = {
     "special_name": special_name,
     "imports_a_factory": structure("collections.defaultdict", FACTORY),
     "imports_an_enum": structure("builtins.dict", ENUM),
+    "imports_after_a_space": structure("builtins.dict", " \t" + ENUM),
+    "imports_in_a_list": structure("builtins.dict", f"[1, [{ENUM}]]"),
     "unknown_structure": structure("os.stat_result", "null"),
     "deep_json": metadata("graph", "[" * 50_000 + "]" * 50_000),
     "deep_structure": metadata("signature", '{"in_spec": ' * 20_000),

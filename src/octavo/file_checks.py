@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,8 @@ def check_structure(text: str) -> None:
     """Refuse a pytree's structure, as `treespec_dumps` writes it, whose loading would import.
 
     PyTorch's loader imports modules that a context names as an object: the factory of a
-    defaultdict, an enum as a key. Lists of plain keys are all that is taken.
+    defaultdict, an enum as a key. Plain keys and lists of them are all that is taken, of a context
+    parsed as PyTorch will parse it.
     """
     _, root = parsed(text)
     todo = [root]
@@ -58,7 +60,8 @@ def check_structure(text: str) -> None:
         spec = todo.pop()
         context = spec["context"]
         if isinstance(context, str):
-            context = parsed(context) if context[:1] in "[{" else None
+            with contextlib.suppress(json.JSONDecodeError):  # then it is a name, and no object
+                context = parsed(context)
         if not _plain(context):
             raise FormatError(
                 f"the structure {str(spec['type'])[:80]!r} is not one a file may hold"
