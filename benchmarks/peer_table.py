@@ -20,8 +20,7 @@ import octavo
 COLUMNS = ["model", "peer", "median ms", "min ms", "Octavo / peer"]
 COLUMNS += ["ready s", "ready ratio", "SQNR dB"]
 PACKAGES = ["torch", "torchvision", "transformers", "openvino", "nncf", "onnxruntime", "torchao"]
-OURS = ("octavo", "fast")
-INT8_PEERS = [name for name, peer in PEERS.items() if peer.int8 and name not in OURS]
+INT8_PEERS = [n for n, peer in PEERS.items() if peer.int8 and not peer.title.startswith("Octavo")]
 
 
 @dataclass

@@ -60,16 +60,9 @@ def quantize_octavo(
     return octavo.quantize(model, data, config=config, progress=False)
 
 
-def compile_octavo(model: octavo.QuantizedModel, x: Tensor) -> Call:
-    return partial(model.compile(threads=THREADS), x)
-
-
-def compile_octavo_onnxruntime(model: octavo.QuantizedModel, x: Tensor) -> Call:
-    return partial(model.compile("onnxruntime", threads=THREADS), x)
-
-
-def compile_octavo_torch(model: octavo.QuantizedModel, x: Tensor) -> Call:
-    return partial(model.compile("torch_int8"), x)
+def compile_octavo(model: octavo.QuantizedModel, x: Tensor, engine: str = "openvino") -> Call:
+    options = {} if engine == "torch_int8" else {"threads": THREADS}
+    return partial(model.compile(engine, **options), x)
 
 
 # ---- OpenVINO and NNCF
@@ -204,13 +197,15 @@ def compile_torchao(model: nn.Module, x: Tensor) -> Call:
     return partial(compiled, x)
 
 
+IN_ONNX_RUNTIME = partial(compile_octavo, engine="onnxruntime")
+IN_TORCH = partial(compile_octavo, engine="torch_int8")
 PEERS = {
     "eager": Peer("PyTorch float", keep_float, call_torch, int8=False),
     "openvino": Peer("OpenVINO float", convert_openvino, compile_openvino_float32, int8=False),
     "octavo": Peer("Octavo", quantize_octavo, compile_octavo),
     "fast": Peer("Octavo, fast", partial(quantize_octavo, config="fast"), compile_octavo),
-    "octavo_onnxruntime": Peer("Octavo, ONNX Runtime", quantize_octavo, compile_octavo_onnxruntime),
-    "octavo_torch": Peer("Octavo, torch_int8", quantize_octavo, compile_octavo_torch),
+    "octavo_onnxruntime": Peer("Octavo, ONNX Runtime", quantize_octavo, IN_ONNX_RUNTIME),
+    "octavo_torch": Peer("Octavo, torch_int8", quantize_octavo, IN_TORCH),
     "nncf": Peer("NNCF + OpenVINO", quantize_nncf, compile_openvino),
     "onnxruntime": Peer("ONNX Runtime", quantize_onnxruntime, compile_onnxruntime),
     "torch.ao": Peer("torch.ao FX", quantize_torch_ao, call_torch),

@@ -1,7 +1,6 @@
 """What every engine must do, over all networks: a new engine is tested by being registered."""
 
 import importlib.util
-import threading
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,12 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_structure
 
 import octavo
-from networks import NETWORKS, images
+from networks import NETWORKS, images, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES
 
-ENGINE_NAMES = ("onnxruntime", "openvino", "reference", "torch_int8")
+# engine -> dB against the reference, over all networks
+LEAST_SQNR = {"onnxruntime": 35, "openvino": 33, "reference": 200, "torch_int8": 50}
 
 
 def example(name):
@@ -25,7 +25,7 @@ def example(name):
     return module
 
 
-@pytest.fixture(params=ENGINE_NAMES)
+@pytest.fixture(params=LEAST_SQNR)
 def engine(request):
     return request.param
 
@@ -41,7 +41,7 @@ def test_it_computes_what_the_reference_does_at_any_batch_size(name, engine, qua
         assert tree_structure(got) == tree_structure(expected)
         for e, g in zip(tree_leaves(expected), tree_leaves(got), strict=True):
             assert (g.shape, g.dtype) == (e.shape, e.dtype)
-        assert octavo.sqnr(expected, got) > 33
+        assert octavo.sqnr(expected, got) > LEAST_SQNR[engine]
 
 
 def test_results_are_the_callers_own_and_inputs_are_left_as_they_are(engine, quantized):
@@ -65,19 +65,7 @@ def test_memory_order_does_not_matter(engine, quantized):
 def test_threads_do_not_mix_their_results(engine, quantized):
     q, _ = quantized("residual")
     fast, xs = q.compile(engine), [images(1 + i % 3) for i in range(4)]
-    expected, wrong = [fast(x) for x in xs], []
-
-    def work(i):
-        for _ in range(20):
-            if octavo.sqnr(expected[i], fast(xs[i])) < 60:
-                wrong.append(i)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert wrong == []
+    assert wrong_in_threads(fast, xs, rounds=20) == []
 
 
 def test_no_gradients_and_inference_mode(engine, quantized):
@@ -116,5 +104,5 @@ def test_one_from_outside_in_twenty_lines(quantized):
 
 
 def test_all_engines_are_among_those_tested(quantized):
-    with pytest.raises(EngineError, match=f"choose one of {', '.join(ENGINE_NAMES)}"):
+    with pytest.raises(EngineError, match=f"choose one of {', '.join(LEAST_SQNR)}"):
         quantized("residual")[0].compile("tensorflow")

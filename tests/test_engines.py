@@ -1,12 +1,13 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import octavo
-from networks import NETWORKS, calls, images, make, wrong_in_threads
+from networks import NETWORKS, images, make, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES, register_engine
 from octavo.engines.openvino import CompiledModel, build, compile_graph
@@ -14,18 +15,13 @@ from octavo.engines.openvino_build import Builder
 from octavo.engines.openvino_ops import Unsupported
 
 
-def quantized(name):
-    net, inputs = make(name)
-    return octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)), inputs
-
-
 @pytest.fixture(scope="module")
-def residual():
+def residual(quantized):
     return quantized("residual")[0]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_table_does_without_the_frontend(name):
+def test_the_table_does_without_the_frontend(name, quantized):
     q, _ = quantized(name)
     built = Builder(q.graph_module, q.signature).build()
     assert len(built.get_parameters()) == len(q.signature.inputs)
@@ -184,3 +180,8 @@ def test_without_openvino_it_says_how_to_get_it(residual, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match="pip install openvino"):
         residual.compile()
+
+
+def test_another_call_is_refused(residual):
+    with pytest.raises(CaptureError, match="shape"):
+        residual.compile()(np.zeros((1, 4, 16, 16), np.float32))

@@ -15,27 +15,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import octavo
-from networks import NETWORKS, calls, make
+from networks import NETWORKS
 from octavo import FormatError
 from octavo.storage import write_atomically
 
 FILES = Path(__file__).parent / "files"
 
 
-def quantized(name):
-    net, inputs = make(name)
-    return octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0)), inputs
-
-
 @pytest.fixture
-def stored(tmp_path):
+def stored(quantized, tmp_path):
     q, _ = quantized("residual")
     octavo.save(q, tmp_path / "net.octavo")
     return q, tmp_path / "net.octavo"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_load_gives_the_same_model(name, tmp_path):
+def test_load_gives_the_same_model(name, quantized, tmp_path):
     q, inputs = quantized(name)
     octavo.save(q, tmp_path / "net.octavo")
     loaded = octavo.load(tmp_path / "net.octavo")

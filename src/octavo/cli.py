@@ -60,6 +60,26 @@ Resize = Annotated[
 ]
 Mean = Annotated[str, typer.Option(help="Images: mean per channel of pixels in 0..1, a,b,c.")]
 Std = Annotated[str, typer.Option(help="Images: standard deviation per channel, a,b,c.")]
+Observer = Annotated[str | None, typer.Option(help=f"Ranges by: {', '.join(OBSERVERS)}.")]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option(help="Module path (with * and ?) or operator to keep float; repeatable."),
+]
+MinSqnr = Annotated[
+    float | None,
+    typer.Option(help="Turn sites float, with a warning, if the SQNR is below so many dB."),
+]
+TargetSqnr = Annotated[
+    float | None,
+    typer.Option(help="Turn the few sites float with which the SQNR is so many dB."),
+]
+Optimize = Annotated[
+    str | None, typer.Option(help="size, or latency: float what measures slower in int8 here.")
+]
+ReduceRange = Annotated[
+    bool | None,
+    typer.Option(help="Weights of 7 bits, for x86 without VNNI [default: as this machine is]."),
+]
 MEAN, STD = "0.485,0.456,0.406", "0.229,0.224,0.225"
 
 
@@ -78,28 +98,12 @@ def quantize(
     preset: Annotated[
         str, typer.Option(help=f"{', '.join(PRESETS)}: the options below change it.")
     ] = "balanced",
-    observer: Annotated[
-        str | None, typer.Option(help=f"Ranges by: {', '.join(OBSERVERS)}.")
-    ] = None,
-    keep_float: Annotated[
-        list[str] | None,
-        typer.Option(help="Module path (with * and ?) or operator to keep float; repeatable."),
-    ] = None,
-    min_sqnr: Annotated[
-        float | None,
-        typer.Option(help="Turn sites float, with a warning, if the SQNR is below so many dB."),
-    ] = None,
-    target_sqnr: Annotated[
-        float | None,
-        typer.Option(help="Turn the few sites float with which the SQNR is so many dB."),
-    ] = None,
-    optimize: Annotated[
-        str | None, typer.Option(help="size, or latency: float what measures slower in int8 here.")
-    ] = None,
-    reduce_range: Annotated[
-        bool | None,
-        typer.Option(help="Weights of 7 bits, for x86 without VNNI [default: as this machine is]."),
-    ] = None,
+    observer: Observer = None,
+    keep_float: KeepFloat = None,
+    min_sqnr: MinSqnr = None,
+    target_sqnr: TargetSqnr = None,
+    optimize: Optimize = None,
+    reduce_range: ReduceRange = None,
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file.
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from .. import ops
-from ..qparams import ACTIVATION, QParams, choose_qparams
+from ..qparams import ACTIVATION, choose_qparams
 from ..tensors import attribute, new_attribute, own_path
 from .unsigned import make_unsigned
 
@@ -39,11 +39,12 @@ def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
         _round_before_activation(module, node)
     for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
         _round_bias(module, node)
+    for node in module.graph.find_nodes(op="call_function", target=ops.unrounded):
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
     typed: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
-        if node.target is ops.unrounded:
-            node.replace_all_uses_with(_rounded(module, node, typed))
-        elif node.target is ops.quantize:
+        if node.target is ops.quantize:
             node.update_arg(2, _typed(module, node.args[2], node.args[5], typed))
         elif node.target is ops.dequantize and node.args[0].op == "get_attr":
             _give_zero_points(module, node)
@@ -72,13 +73,10 @@ def _typed(
     return typed[zero_point]
 
 
-def _rounded(module: fx.GraphModule, node: fx.Node, typed: dict[fx.Node, fx.Node]) -> fx.Node:
-    x, scale, zero_point, qmin, qmax = node.args
-    dtype = torch.uint8 if qmin == 0 else torch.int8
-    with module.graph.inserting_before(node):
-        zero = _typed(module, zero_point, dtype, typed)
-        q = module.graph.call_function(ops.quantize, (x, scale, zero, qmin, qmax, dtype))
-        return module.graph.call_function(ops.dequantize, (q, scale, zero))
+def _on_grid(graph: fx.Graph, x: fx.Node, scale: fx.Node, zero_point: fx.Node) -> fx.Node:
+    """x as uint8 and back, at the graph's insertion point."""
+    q = graph.call_function(ops.quantize, (x, scale, zero_point, 0, 255, torch.uint8))
+    return graph.call_function(ops.dequantize, (q, scale, zero_point))
 
 
 def _give_zero_points(module: fx.GraphModule, node: fx.Node) -> None:
@@ -128,22 +126,21 @@ def _round_before_activation(module: fx.GraphModule, quantize: fx.Node) -> None:
         return
     call = module.graph.call_function
     with module.graph.inserting_before(activation):
-        x = _on_grid(module, conv, choose_qparams(*interval, ACTIVATION))
+        x = _rounded(module, conv, *interval)
         if activation.target is aten.silu.default:  # there is no kernel for all of it
             sigmoid = call(aten.sigmoid.default, (x,))
-            gate = _on_grid(module, sigmoid, choose_qparams(0.0, 1.0, ACTIVATION))
+            gate = _rounded(module, sigmoid, 0.0, 1.0)
             activation.replace_all_uses_with(call(aten.mul.Tensor, (x, gate)))
         else:
             activation.update_arg(0, x)
 
 
-def _on_grid(module: fx.GraphModule, x: fx.Node, qparams: QParams) -> fx.Node:
-    """x as uint8 of these qparams and back, at the graph's insertion point."""
-    path = own_path("rounded", x.name)
-    s = new_attribute(module, f"{path}.scale", qparams.scale)
-    z = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
-    q = module.graph.call_function(ops.quantize, (x, s, z, 0, 255, torch.uint8))
-    return module.graph.call_function(ops.dequantize, (q, s, z))
+def _rounded(module: fx.GraphModule, x: fx.Node, low: float, high: float) -> fx.Node:
+    """x rounded to a range of its own, at the graph's insertion point."""
+    path, qparams = own_path("rounded", x.name), choose_qparams(low, high, ACTIVATION)
+    scale = new_attribute(module, f"{path}.scale", qparams.scale)
+    zero_point = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
+    return _on_grid(module.graph, x, scale, zero_point)
 
 
 def _domain(activation: Any, low: float, high: float, step: float) -> tuple[float, float] | None:

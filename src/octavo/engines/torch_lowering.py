@@ -49,7 +49,7 @@ POST_OPS: dict[Any, Callable[[Any], PostOp]] = {
     aten.hardswish.default: lambda n: ("hardswish", [], ""),
     aten.silu.default: lambda n: ("swish", [], ""),
     aten.tanh.default: lambda n: ("tanh", [], ""),
-    aten.leaky_relu.default: lambda n: ("leaky_relu", [float((*n.args, 0.01)[1])], ""),
+    aten.leaky_relu.default: lambda n: ("leaky_relu", [float(n.args[1])], ""),
     aten.gelu.default: lambda n: ("gelu", [], n.kwargs.get("approximate", (*n.args, "none")[1])),
 }
 # operators whose integers are those of their inputs, where these share a scale -> on integers
@@ -158,7 +158,7 @@ class Lowering:
             weights, geometry = self.packed(node, x, *packed)
             goal = (output.scale, output.zero_point, output.dtype)
             packet = getattr(torch.ops.onednn, kernel.name)
-            bias = (*node.args, None)[2]
+            bias = node.args[2]
             if added is None:
                 args = (*x, *weights, bias, *geometry, *goal, *post_op)
                 new = self.graph.call_function(packet.default, args)
@@ -317,8 +317,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 def _geometry(node: Any, dims: int) -> tuple[Any, ...]:
     """stride, padding, dilation and groups of a convolution."""
-    defaults = ([1], [0], [1], 1)
-    *lists, groups = list(node.args[3:]) + list(defaults[len(node.args) - 3 :])
+    *lists, groups = node.args[3:]
     return (*(list(g) * (dims if len(g) == 1 else 1) for g in lists), groups)
 
 
