@@ -12,8 +12,9 @@ from networks import NETWORKS, images, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES
 
-# engine -> dB against the reference, over all networks
-LEAST_SQNR = {"onnxruntime": 35, "openvino": 33, "reference": 200, "torch_int8": 50}
+# engine -> dB against the reference, over all networks; onnxruntime rounds what convolutions give
+# to float operators, which the network of concatenations does at each layer
+LEAST_SQNR = {"onnxruntime": 30, "openvino": 33, "reference": 200, "torch_int8": 50}
 
 
 def example(name):

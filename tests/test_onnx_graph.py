@@ -9,7 +9,9 @@ from torch import nn
 
 import octavo
 from networks import images
+from octavo import ops
 from octavo.engines.onnx_graph import ACTIVATIONS, _domain, as_onnx_has_it
+from octavo.tensors import attribute
 
 aten = torch.ops.aten
 
@@ -57,16 +59,56 @@ def graph_of(net, data):
     return q, Counter(str(n.target) for n in as_onnx_has_it(q.graph_module).graph.nodes)
 
 
-def test_a_convolution_before_an_activation_is_rounded_twice():
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Hardswish])
+def test_a_convolution_before_an_activation_is_rounded_twice(activation):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten())
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), activation(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    net.append(nn.Flatten())
     net.append(nn.Linear(8 * 144, 4))
     q, used = graph_of(net, [images(4) for _ in range(4)])
     before = Counter(str(n.target) for n in q.graph.nodes)
-    # what silu reads, and the sigmoid in it
+    # what the activation reads, and the sigmoid in it
     assert used["octavo.quantize.default"] == before["octavo.quantize.default"] + 2
     x = images(3)
     assert octavo.sqnr(q(x), q.compile("onnxruntime")(x)) > 35
+
+
+class Joined(nn.Module):
+    """Two convolutions read by a float operator, a third by nobody but the caller."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 4, 1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.c(self.norm(torch.cat([self.a(x), self.b(x)], 1)).relu())
+
+
+def test_convolutions_before_float_operators_are_rounded_to_their_observed_range():
+    torch.manual_seed(0)
+    data = [images(4) for _ in range(4)]
+    net = Joined().eval()
+    q = octavo.quantize(
+        net, data, config=octavo.Config(observer="minmax", equalize=False, correct_biases=False)
+    )
+    told = q.graph.find_nodes(op="call_function", target=ops.roundable)
+    assert [n.args[0].args[1].args[0].target for n in told] == ["a.weight_int8", "b.weight_int8"]
+    scale = attribute(q.graph_module, told[0].args[1].target)
+    seen = torch.stack([q_range(net.a, x) for x in data])
+    width = seen[:, 1].max().clamp(min=0) - seen[:, 0].min().clamp(max=0)
+    assert scale.item() == pytest.approx(width.item() / 255, rel=0.02)  # of int8 inputs' outputs
+    rounded = as_onnx_has_it(q.graph_module)
+    before = len(q.graph.find_nodes(op="call_function", target=ops.quantize))
+    after = len(rounded.graph.find_nodes(op="call_function", target=ops.quantize))
+    assert after == before + 2
+    x = images(3)
+    assert 30 < octavo.sqnr(q(x), q.compile("onnxruntime")(x)) < 70
+
+
+def q_range(layer, x):
+    y = layer(x).detach()
+    return torch.stack([y.min(), y.max()])
 
 
 def test_the_model_itself_is_left_as_it_is():

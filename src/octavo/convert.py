@@ -121,12 +121,18 @@ class Conversion:
     def load_unrounded(self, node: fx.Node) -> fx.Node:
         """A value as computed, with the integers it would become told to the engine."""
         q = self.load_quantized(node)
-        args = (self.computed[node.name], *q.args[1:5])
         if not q.users:
             self.graph.erase_node(self.quant_env.pop(node.name))
-        self.env[node.name] = self.graph.call_function(ops.unrounded, args)
-        self.env[node.name].meta = dict(node.meta)
+        self.env[node.name] = self.told(node, self.computed[node.name], ops.unrounded)
         return self.env[node.name]
+
+    def told(self, node: fx.Node, value: fx.Node, identity: Any) -> fx.Node:
+        """`value`, what `node` has become, with its integers told to an engine by an identity."""
+        q = self.quantize(node, value)
+        told = self.graph.call_function(identity, (value, *q.args[1:5]))
+        self.graph.erase_node(q)
+        told.meta = dict(node.meta)
+        return told
 
     def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Emit the quantization of `value`, what `node` has become."""

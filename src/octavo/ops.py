@@ -1,4 +1,4 @@
-"""The operators Octavo adds to PyTorch: `octavo::quantize`, `dequantize` and `unrounded`.
+"""The operators Octavo adds to PyTorch, `octavo::quantize`, `dequantize` and two identities.
 
 Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside them, so that
 `.to(device)` and `.to(dtype)` of a quantized model reach them.
@@ -14,7 +14,8 @@ _lib.define(
     "quantize(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax, "
     "ScalarType dtype, int? axis=None) -> Tensor"
 )
-_lib.define("unrounded(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax) -> Tensor")
+for _name in ("unrounded", "roundable"):
+    _lib.define(f"{_name}(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax) -> Tensor")
 _lib.define("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, int? axis=None) -> Tensor")
 
 
@@ -46,7 +47,13 @@ def _unrounded(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: in
     return x.clone()
 
 
+def _roundable(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
+    """x itself: an engine whose kernels give integers alone rounds it to these."""
+    return x.clone()
+
+
 _lib.impl("unrounded", _unrounded, "CompositeExplicitAutograd")
+_lib.impl("roundable", _roundable, "CompositeExplicitAutograd")
 _lib.impl("quantize", _quantize, "CompositeExplicitAutograd")
 _lib.impl("dequantize", _dequantize, "CompositeExplicitAutograd")
 
@@ -56,6 +63,7 @@ def _(x, scale, zero_point, qmin, qmax, dtype, axis=None):
     return torch.empty_like(x, dtype=dtype)
 
 
+@torch.library.register_fake("octavo::roundable", lib=_lib)
 @torch.library.register_fake("octavo::unrounded", lib=_lib)
 def _(x, scale, zero_point, qmin, qmax):
     return torch.empty_like(x)
@@ -69,3 +77,4 @@ def _(q, scale, zero_point=None, axis=None):
 quantize = torch.ops.octavo.quantize.default
 dequantize = torch.ops.octavo.dequantize.default
 unrounded = torch.ops.octavo.unrounded.default
+roundable = torch.ops.octavo.roundable.default

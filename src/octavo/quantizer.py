@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from . import ops
 from .calibrate import Calibrator, Watch, describe
 from .capture import Call, Signature, capture
 from .config import Config
@@ -20,7 +21,7 @@ from .default_quant import DefaultQuant
 from .errors import CaptureError, ConversionError, DataError
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .qparams import ACTIVATION, REDUCED_WEIGHT, WEIGHT, QParams, QSpec
-from .rules import PassThrough, Rule, Weighted
+from .rules import Conv, PassThrough, Rule, Weighted
 from .selection import select
 from .tensors import attribute
 from .tidy import tidy
@@ -116,7 +117,7 @@ class Quantizer:
         self.quants = {
             n.name: self.quant_ctor(self, n)
             for n in self.graph.nodes
-            if n.name in self.wanted and not self._passes_integers(n)
+            if n.name in self.roundable.union(self.wanted) and not self._passes_integers(n)
         }
         self.watches = {name: [quant.observe] for name, quant in self.quants.items()}
         for node in self.graph.nodes:
@@ -181,6 +182,20 @@ class Quantizer:
                     self._join(n.name, node.name)
         unsigned = {self.range_of(n) for n in unsigned}
         self.may_be_signed = {n for n in self.wanted if self.range_of(n) not in unsigned}
+        self._find_roundable()
+
+    def _find_roundable(self) -> None:
+        """What int8 convolutions give to float operators alone, on the way to integers again."""
+        self.roundable: set[str] = set()
+        leads_on: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):
+            reads = node.name in self.reads
+            if leads_on.intersection(node.users):
+                leads_on.add(node)
+                if reads and node.name not in self.wanted and isinstance(self.rule_of(node), Conv):
+                    self.roundable.add(node.name)
+            if reads:
+                leads_on.update(self.covered[node.name])
 
     def _join(self, a: str, b: str) -> None:
         a, b = self.range_of(a), self.range_of(b)
@@ -352,6 +367,10 @@ class Quantizer:
     def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Emit the quantization of `value`, the quantized graph's form of `node`."""
         return self.conversion.quantize(node, value)
+
+    def emit_roundable(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """Emit `value`, the form of `node`, with the integers that it may be rounded to."""
+        return self.conversion.told(node, value, ops.roundable)
 
     def copy_on_integers(self, rule: Rule) -> fx.Node:
         """Copy a rule's node to run on the integers of its input."""

@@ -21,6 +21,7 @@ ACTIVATIONS = {
     *(aten.hardswish.default, aten.silu.default, aten.gelu.default, aten.sigmoid.default),
     *(aten.hardsigmoid.default, aten.tanh.default, aten.leaky_relu.default, aten.elu.default),
 }
+GATES = {aten.silu.default: aten.sigmoid.default, aten.hardswish.default: aten.hardsigmoid.default}
 REACH = 512  # of inputs of activations that are looked at
 POINTS = 2**17 + 1  # between 0.01 and 100 they lie within 0.2 % of each other
 
@@ -39,9 +40,10 @@ def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
         _round_before_activation(module, node)
     for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
         _round_bias(module, node)
-    for node in module.graph.find_nodes(op="call_function", target=ops.unrounded):
-        with module.graph.inserting_before(node):
-            node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
+    for node in list(module.graph.nodes):
+        if node.target in (ops.unrounded, ops.roundable):
+            with module.graph.inserting_before(node):
+                node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
     typed: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
         if node.target is ops.quantize:
@@ -127,9 +129,8 @@ def _round_before_activation(module: fx.GraphModule, quantize: fx.Node) -> None:
     call = module.graph.call_function
     with module.graph.inserting_before(activation):
         x = _rounded(module, conv, *interval)
-        if activation.target is aten.silu.default:  # there is no kernel for all of it
-            sigmoid = call(aten.sigmoid.default, (x,))
-            gate = _rounded(module, sigmoid, 0.0, 1.0)
+        if activation.target in GATES:  # there is no integer kernel for all of it
+            gate = _rounded(module, call(GATES[activation.target], (x,)), 0.0, 1.0)
             activation.replace_all_uses_with(call(aten.mul.Tensor, (x, gate)))
         else:
             activation.update_arg(0, x)

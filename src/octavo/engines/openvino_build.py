@@ -73,6 +73,8 @@ class Builder:
             return self.named(self.quantize(node), node)
         if node.target is ops.dequantize:
             return self.dequantize(node)
+        if node.target is ops.roundable:
+            return self.load(node.args[0])
         if target in WEIGHTED:
             lower = WEIGHTED[target]
             args, kwargs = (self, *node.args), node.kwargs

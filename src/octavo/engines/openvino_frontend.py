@@ -89,7 +89,7 @@ def in_floats(module: fx.GraphModule) -> fx.GraphModule:
                 args = (node.args[0], *bounds, levels)
                 new = graph.call_function(torch.ops.octavo.fake_quantize.default, args)
             node.replace_all_uses_with(new)
-        elif node.target is ops.quantize:
+        elif node.target in (ops.quantize, ops.roundable):
             node.replace_all_uses_with(node.args[0])
         elif node.target is ops.dequantize and node.args[0].op == "get_attr":
             _weight_in_floats(module, node)

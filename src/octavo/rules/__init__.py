@@ -6,8 +6,10 @@ for what a rule can be, and `register_pattern` for how to add one from outside t
 
 from . import activation, conv, elementwise, linear, matmul, pool, shape
 from .base import FloatBetween, PassThrough, Rule, Weighted
+from .conv import Conv
 
 __all__ = [
+    "Conv",
     "FloatBetween",
     "PassThrough",
     "Rule",

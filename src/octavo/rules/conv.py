@@ -1,10 +1,17 @@
 """Convolutions and transposed convolutions, with the batch norm and activation around them."""
 
-from torch import nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
 
 from ..patterns import register_pattern
 from .activation import FUSED
-from .base import Weighted
+from .base import LoadArg, Weighted
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -14,6 +21,11 @@ class Conv(Weighted):
     """Grouped, depthwise, dilated and string-padded ones too: only the weight's axis matters."""
 
     convolutional = True
+
+    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
+        """Emit it; where the result stays float, with the integers it may be rounded to."""
+        value = super().quantize(quantizer, node, load_arg)
+        return quantizer.emit_roundable(node, value) if node.name in quantizer.roundable else value
 
 
 class ConvTranspose(Weighted):
