@@ -25,7 +25,9 @@ class DefaultQuant:
 
     def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
         self.quantizer, self.name = quantizer, node.name
-        self.observer = make_observer(quantizer.config.observer)
+        # what is rounded for an engine's sake alone is not clipped
+        whole = node.name in quantizer.roundable
+        self.observer = make_observer("minmax" if whole else quantizer.config.observer)
         self.all_tensors = True
         self.found: dict[QSpec, tuple[float, float]] = {}
 

@@ -190,7 +190,7 @@ class Quantizer:
         leads_on: set[fx.Node] = set()
         for node in reversed(self.graph.nodes):
             reads = node.name in self.reads
-            if leads_on.intersection(node.users):
+            if node.users and leads_on.issuperset(node.users):
                 leads_on.add(node)
                 if reads and node.name not in self.wanted and isinstance(self.rule_of(node), Conv):
                     self.roundable.add(node.name)
