@@ -6,7 +6,8 @@
     python benchmarks/sweep.py --json sweep.json --markdown docs/coverage.md
 
 Each architecture of `architectures.py` runs in a process of its own with a time limit: quantized
-on 8 random inputs, then called with another batch size (and length of sequence) on both engines.
+on 8 random inputs, saved and loaded for OpenVINO, then called with another batch size (and length
+of sequence) on both engines.
 SQNR is against the float model on inputs that calibration did not see; weights are random.
 "int8" is the share of multiply-adds of convolutions, linear layers and matrix products.
 """
@@ -22,6 +23,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -75,7 +77,8 @@ def steps(result: Result, case: Any, settle: Any) -> None:
     result.int8_share = report.int8_share
     floats = (f"{r.operator}: {r.reason}" for r in report.rows if r.precision == "float")
     result.float_sites = dict(Counter(floats))
-    fast = quantized.compile()
+    result.step = "file"
+    fast = from_file(quantized).compile()
     for batch, length in ((3, 0), *([(3, case.length)] if case.length else [])):
         args, kwargs = case.inputs(batch, 20, length)
         length = length and length + 3
@@ -99,6 +102,14 @@ def quantize(model: Any, calls: list, result: Result) -> octavo.QuantizedModel:
     ours = [str(w.message) for w in caught if issubclass(w.category, octavo.CollapseWarning)]
     result.warned = " ".join(ours)
     return quantized
+
+
+def from_file(quantized: octavo.QuantizedModel) -> octavo.QuantizedModel:
+    """The model, saved and loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.octavo")
+        octavo.save(quantized, path)
+        return octavo.load(path)
 
 
 # ---- many, each in a process of its own
