@@ -4,6 +4,7 @@ The goal is the output's SQNR, never below `Config.min_sqnr` (a collapsed model 
 or the number that a user's own evaluation gives.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def convert_guarded(
         if before < quantizer.config.min_sqnr:
             _warn(quantizer, turned, before, after)
         before = after
-    return Converted(result.graph, result.output, steps)
+    return dataclasses.replace(result, steps=steps)
 
 
 def _goals(quantizer: Quantizer, evaluate: Evaluate | None, max_drop: float) -> list[Goal]:

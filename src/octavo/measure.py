@@ -103,11 +103,12 @@ def compare(
     quantized: fx.GraphModule,
     pairs: Mapping[str, fx.Node],
     batches: Sequence[Sequence[Tensor]],
-) -> dict[str, Noise]:
-    """Noise of each named value over a few batches.
+) -> tuple[Noise, dict[str, Noise]]:
+    """Noise of the output (the noisiest) and of each named value, over a few batches.
 
     pairs: name of a float node -> the quantized graph's node for the same value.
     """
+    outputs: list[Noise] = []
     noises = {name: Noise() for name in pairs}
     names = {node: name for name, node in pairs.items()}
     for inputs in batches:
@@ -123,9 +124,9 @@ def compare(
                     value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
                 noises[names[n]].add(kept.pop(names[n]), value)
 
-        _Keeping(float_module, keep).run(*inputs)
-        _Keeping(quantized, against).run(*inputs)
-    return noises
+        reference = _Keeping(float_module, keep).run(*inputs)
+        _add_outputs(outputs, reference, _Keeping(quantized, against).run(*inputs))
+    return _noisiest(outputs), noises
 
 
 @torch.no_grad()
@@ -135,10 +136,18 @@ def output_noise(
     """Noise of a graph's outputs (the noisiest) against reference outputs, over a few batches."""
     outputs: list[Noise] = []
     for inputs, reference in zip(batches, references, strict=True):
-        pairs = list(zip(_floats(reference), _floats(module(*inputs)), strict=True))
-        outputs += [Noise() for _ in pairs[len(outputs) :]]
-        for noise, (r, v) in zip(outputs, pairs, strict=True):
-            noise.add(r, v)
+        _add_outputs(outputs, reference, module(*inputs))
+    return _noisiest(outputs)
+
+
+def _add_outputs(outputs: list[Noise], reference: Any, value: Any) -> None:
+    pairs = list(zip(_floats(reference), _floats(value), strict=True))
+    outputs += [Noise() for _ in pairs[len(outputs) :]]
+    for noise, (r, v) in zip(outputs, pairs, strict=True):
+        noise.add(r, v)
+
+
+def _noisiest(outputs: list[Noise]) -> Noise:
     # an output of zeros has no signal to compare noise with
     heard = [o for o in outputs if o.signal > 0] or outputs
     return max(heard, key=lambda o: o.ratio, default=Noise())

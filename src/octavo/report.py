@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from .calibrate import operator_name
 from .capture import module_path
-from .measure import Step, compare
+from .measure import Step
 from .tensors import attribute
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
-    from .tune.steps import Batches, Converted
+    from .tune.steps import Converted
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,14 @@ def tensor_bytes(module: nn.Module) -> int:
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 
-def make_report(quantizer: Quantizer, done: Converted, measuring: Batches) -> Report:
+def make_report(quantizer: Quantizer, done: Converted) -> Report:
     """Describe a finished quantization, in graph order, each site with its value's SQNR."""
     rows = []
-    noises = compare(quantizer.module, done.graph, quantizer.emitted(), measuring)
     numbers = {name: i for i, name in enumerate(quantizer.covered)}
     for node in quantizer.graph.nodes:
         root, _ = quantizer.matches.get(node.name, (node, None))
         if root is node and _is_work(node):
-            noise = noises.get(node.name)
+            noise = done.sites.get(node.name)
             measured = noise is not None and noise.signal + noise.noise > 0
             sqnr = noise.sqnr if noise and measured else None
             rows.append(_row(quantizer, node, numbers.get(node.name), sqnr))

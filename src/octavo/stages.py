@@ -74,7 +74,7 @@ class Calibration:
             choose_for_latency(quantizer, evidence.measuring[0])
         done = convert_guarded(quantizer, evidence, evaluate, max_drop)
         done = dataclasses.replace(done, steps=self.steps + done.steps)
-        report = make_report(quantizer, done, evidence.measuring)
+        report = make_report(quantizer, done)
         assert quantizer.signature is not None
         return QuantizedModel(done.graph, quantizer.signature, quantizer.config, report)
 

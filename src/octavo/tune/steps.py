@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from ..measure import Noise, Step, output_noise
+from ..measure import Noise, Step, compare, output_noise
 from .bias import correct_biases
 from .equalize import equalize
 from .rounding import round_weights
@@ -26,10 +27,11 @@ EQUALIZED_GAINS = 0.5
 
 @dataclass(frozen=True)
 class Converted:
-    """A quantized graph, its output's noise on the samples measured on, and how it came."""
+    """A quantized graph, the noise on the samples measured on, and how it came."""
 
     graph: fx.GraphModule
     output: Noise
+    sites: dict[str, Noise]
     steps: tuple[Step, ...] = ()
 
 
@@ -48,26 +50,29 @@ class Evidence:
         """The noise of a graph's output."""
         return output_noise(graph, self.measuring, self.references)
 
+    def measured(self, quantizer: Quantizer, graph: fx.GraphModule) -> Converted:
+        """A graph that `quantizer` has emitted, with its noise."""
+        pairs = quantizer.emitted()
+        return Converted(graph, *compare(quantizer.module, graph, pairs, self.measuring))
+
 
 def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
     """Convert, tune on some samples, and measure on others; a method that does not help is undone.
 
     Weights are rounded for what biases cannot correct, so the two are judged together.
     """
-    graph, steps = quantizer.quantize(), []
-    best = evidence.noise(graph)
+    best, steps = evidence.measured(quantizer, quantizer.quantize()), []
     used: tuple[str, ...] = ()
     methods = METHODS if quantizer.weighted_sites() else {}
     for method in (m for m in methods if getattr(quantizer.config, m)):
-        graph = _emit(quantizer, (method, *used), evidence)
-        noise = evidence.noise(graph)
-        kept = noise.ratio <= best.ratio
-        steps.append(Step(METHODS[method], best.sqnr, noise.sqnr, kept))
+        tried = evidence.measured(quantizer, _emit(quantizer, (method, *used), evidence))
+        kept = tried.output.ratio <= best.output.ratio
+        steps.append(Step(METHODS[method], best.output.sqnr, tried.output.sqnr, kept))
         if kept:
-            best, used = noise, (method, *used)
-    if steps and not steps[-1].kept:
-        graph = _emit(quantizer, used, evidence)
-    return Converted(graph, best, tuple(steps))
+            best, used = tried, (method, *used)
+    if steps and not steps[-1].kept:  # the quantizer is to describe the graph that is kept
+        best = dataclasses.replace(best, graph=_emit(quantizer, used, evidence))
+    return dataclasses.replace(best, steps=tuple(steps))
 
 
 def _emit(quantizer: Quantizer, methods: Sequence[str], evidence: Evidence) -> fx.GraphModule:
