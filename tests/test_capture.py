@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -175,3 +176,11 @@ def test_weights_that_are_nan_are_refused():
     net.weight[0, 0] = float("nan")
     with pytest.raises(CaptureError, match="'weight' holds NaN"):
         capture(net, (torch.rand(2, 3),))
+
+
+@pytest.mark.parametrize("name", ["class", 'a"b', "a\\"])
+def test_a_name_that_python_cannot_spell_is_refused_with_it(name):
+    net = nn.Sequential()
+    net.add_module(name, nn.Linear(4, 2))
+    with pytest.raises(CaptureError, match=re.escape(f"named {[name]}")):
+        capture(net, (torch.rand(3, 4),))

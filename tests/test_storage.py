@@ -263,3 +263,34 @@ def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):
         octavo.save(torch.nn.Linear(2, 2), tmp_path / "x")
     with pytest.raises(FormatError, match="no folder"):
         octavo.save(stored[0], tmp_path / "none" / "x")
+
+
+class Named(nn.Module):
+    """Two layers whose names only differ in what a file's names leave out."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
+
+    def forward(self, x):
+        for layer in self.layers.values():
+            x = layer(x).relu()
+        return x
+
+
+@pytest.mark.parametrize("names", [("block1-0", "block1_0"), ("a b", "a/b", "a_b"), ("é", "0")])
+def test_modules_of_any_name_are_saved(names, tmp_path):
+    q = octavo.quantize(Named(*names), torch.randn(32, 4), config="fast")
+    octavo.save(q, tmp_path / "m.octavo")
+    loaded, x = octavo.load(tmp_path / "m.octavo"), torch.randn(5, 4)
+    assert torch.equal(loaded(x), q(x))
+    paths = [row.path for row in loaded.report().rows if "linear" in row.operator]
+    assert paths == [f"layers.{name}" for name in names]  # the report has the model's own
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    q = octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), config="fast")
+    q.graph_module.register_buffer('x"', torch.zeros(1))
+    with pytest.raises(FormatError, match="not a name that a file may hold"):
+        octavo.save(q, tmp_path / "m.octavo")
+    assert not list(tmp_path.iterdir())

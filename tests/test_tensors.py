@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from octavo.tensors import attribute, drop_unread, new_attribute, set_buffer
+from octavo.tensors import attribute, drop_unread, new_attribute, plain_path, set_buffer
 
 
 def test_by_dotted_path():
@@ -39,3 +39,9 @@ def test_what_is_not_read_is_dropped():
         set_buffer(module, path, torch.ones(2))
     drop_unread(module)
     assert list(dict(module.named_buffers())) == ["a.read"]
+
+
+def test_a_plain_path_is_new():
+    assert plain_path("a.b-0", ()) == "a.b_0"
+    assert plain_path("a.b-0", {"a.b_0", "a.b_0_"}) == "a.b_0__"
+    assert plain_path("0.weight_int8", ()) == "0.weight_int8"

@@ -10,6 +10,7 @@ import functools
 import inspect
 import io
 import json
+import keyword
 import logging
 import operator
 import traceback
@@ -323,7 +324,15 @@ def _is_view(node: fx.Node) -> bool:
 
 def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
     """The exported program as a GraphModule of tensors in, flat tuple out."""
-    module = program.module(check_guards=False)
+    try:
+        module = program.module(check_guards=False)
+    except SyntaxError as e:
+        names = {part for path, _ in program.named_parameters() for part in path.split(".")}
+        odd = sorted(n for n in names if keyword.iskeyword(n) or set(n) & set('"\\\n'))
+        raise CaptureError(
+            f"PyTorch cannot write a graph with modules or parameters named {odd}, which Python "
+            "cannot spell: rename them"
+        ) from e
     module.graph.set_codegen(fx.graph.CodeGen())
     placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
     for i, node in enumerate(placeholders):

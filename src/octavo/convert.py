@@ -17,7 +17,7 @@ from torch.fx.node import Argument
 from . import ops
 from .errors import ConversionError
 from .qparams import QParams, weight_qparams
-from .tensors import attribute, own_path, set_buffer
+from .tensors import attribute, own_path, plain_path, set_buffer
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer
@@ -220,6 +220,7 @@ class Conversion:
     def tensor(self, path: str, value: torch.Tensor) -> fx.Node:
         """The get_attr node for a tensor, registered once under its path."""
         if path not in self.tensors:
-            set_buffer(self.root, path, value)
-            self.tensors[path] = self.graph.get_attr(path)
+            plain = plain_path(path, {str(n.target) for n in self.tensors.values()})
+            set_buffer(self.root, plain, value)
+            self.tensors[path] = self.graph.get_attr(plain)
         return self.tensors[path]

@@ -80,7 +80,8 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     }
     if sum(map(len, metadata.values())) > LARGEST_METADATA:
         raise FormatError("the model's graph is larger than a file may hold: save parts of it")
-    tensors = {n: t.detach().cpu().contiguous() for n, t in model.graph_module.named_buffers()}
+    buffers = model.graph_module.named_buffers()
+    tensors = {_checked(PATH, n): t.detach().cpu().contiguous() for n, t in buffers}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 

@@ -1,5 +1,7 @@
 """Tensors of a GraphModule by dotted path: "layer1.0.conv1.weight"."""
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -29,6 +31,18 @@ def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
             module.add_module(p, nn.Module())
         module = module.get_submodule(p)
     module.register_buffer(name, value.detach())
+
+
+def plain_path(path: str, taken: Collection[str]) -> str:
+    """`path` in letters, digits and _, all that a file may hold, and like none of those taken.
+
+    >>> plain_path("stage.block1-0.weight", ()), plain_path("a/b", {"a_b"})
+    ('stage.block1_0.weight', 'a_b_')
+    """
+    path = re.sub(r"[^A-Za-z0-9_.]", "_", path)
+    while path in taken:
+        path += "_"
+    return path
 
 
 def own_path(group: str, name: str, *rest: str) -> str:
