@@ -294,3 +294,20 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(FormatError, match="not a name that a file may hold"):
         octavo.save(q, tmp_path / "m.octavo")
     assert not list(tmp_path.iterdir())
+
+
+def test_buffers_that_are_views_of_the_same_memory_are_saved(tmp_path):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, both = nn.Linear(4, 4), torch.randn(8)
+            self.register_buffer("a", both[:4])
+            self.register_buffer("b", both[2:6])
+
+        def forward(self, x):
+            return self.linear(x + self.a) * self.b
+
+    q = octavo.quantize(Shifted(), torch.randn(32, 4), config="fast")
+    octavo.save(q, tmp_path / "m.octavo")
+    x = torch.randn(5, 4)
+    assert torch.equal(octavo.load(tmp_path / "m.octavo")(x), q(x))

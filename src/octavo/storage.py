@@ -81,7 +81,9 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     if sum(map(len, metadata.values())) > LARGEST_METADATA:
         raise FormatError("the model's graph is larger than a file may hold: save parts of it")
     buffers = model.graph_module.named_buffers()
-    tensors = {_checked(PATH, n): t.detach().cpu().contiguous() for n, t in buffers}
+    # copies, since safetensors takes no tensors that are views of the same memory
+    form = torch.contiguous_format
+    tensors = {_checked(PATH, n): t.detach().cpu().clone(memory_format=form) for n, t in buffers}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
