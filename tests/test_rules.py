@@ -389,3 +389,23 @@ def test_a_rule_that_asks_for_an_unobserved_value_is_told():
     quantizer.observe(torch.rand(2, 3))
     with pytest.raises(octavo.ConversionError, match="nothing asked for its range"):
         quantizer.quantize()
+
+
+@pytest.mark.parametrize("operator", [torch.matmul, torch.bmm])
+def test_a_constant_stack_of_matrices_stays_float(operator):
+    """As in relative positions: OpenVINO's int8 kernel multiplies it wrongly."""
+
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.stack = nn.Parameter(torch.randn(6, 8, 5))
+
+        def forward(self, x):
+            return operator(self.first(x).permute(1, 0, 2), self.stack)
+
+    q = quantize(Stack(), torch.randn(32, 6, 8))
+    x = torch.randn(9, 6, 8)
+    assert octavo.sqnr(q(x), q.compile()(x)) > 50
+    (row,) = [r for r in q.report().rows if r.operator in ("matmul", "bmm")]
+    assert (row.precision, "stack of matrices" in row.reason) == ("float", True)

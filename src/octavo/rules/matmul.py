@@ -30,10 +30,12 @@ class Matmul(Rule):
         return {right: right.meta["val"].dim() - 1} if constant else {}  # type: ignore
 
     def refuses(self, quantizer: Quantizer) -> str:
-        """Vectors and a constant first factor have no integer kernel."""
+        """Vectors and a constant first factor have no integer kernel; a stack has a wrong one."""
         left, right = self.operator.args[:2]
         if left.op == "get_attr":  # type: ignore[union-attr]
             return "its first factor is constant"
         if min(left.meta["val"].dim(), right.meta["val"].dim()) < 2:  # type: ignore[union-attr]
             return "a factor is a vector"
+        if self.weights() and right.meta["val"].dim() > 2:  # type: ignore[union-attr]
+            return "its second factor is a constant stack of matrices"  # OpenVINO 2026.4: garbage
         return ""
