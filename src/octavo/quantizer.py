@@ -109,7 +109,7 @@ class Quantizer:
             self.matches |= {n.name: (nodes[-1], handler) for n in nodes}
         for name in self.covered:
             rule = self.matches[name][1]
-            if isinstance(rule, Rule) and (reason := rule.refuses(self) or _complex(rule)):
+            if isinstance(rule, Rule) and (reason := _complex(rule) or rule.refuses(self)):
                 self.float_reasons[name] = reason
         self._keep_float(self.config.keep_float)
         self._find_convolutional()
