@@ -12,9 +12,10 @@ from networks import NETWORKS, images, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines import ENGINES
 
-# engine -> dB against the reference, over all networks; onnxruntime rounds what convolutions give
-# to float operators, which the network of concatenations does at each layer
-LEAST_SQNR = {"onnxruntime": 33, "openvino": 33, "reference": 200, "torch_int8": 50}
+# engine -> dB against the reference, over all networks
+LEAST_SQNR = {"onnxruntime": 35, "openvino": 33, "reference": 200, "torch_int8": 50}
+# onnxruntime rounds what convolutions give to float operators, here at each of many layers
+OF_ONE_NETWORK = {("onnxruntime", "dense"): 33}
 
 
 def example(name):
@@ -42,7 +43,7 @@ def test_it_computes_what_the_reference_does_at_any_batch_size(name, engine, qua
         assert tree_structure(got) == tree_structure(expected)
         for e, g in zip(tree_leaves(expected), tree_leaves(got), strict=True):
             assert (g.shape, g.dtype) == (e.shape, e.dtype)
-        assert octavo.sqnr(expected, got) > LEAST_SQNR[engine]
+        assert octavo.sqnr(expected, got) > OF_ONE_NETWORK.get((engine, name), LEAST_SQNR[engine])
 
 
 def test_results_are_the_callers_own_and_inputs_are_left_as_they_are(engine, quantized):

@@ -327,7 +327,7 @@ def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:
     try:
         module = program.module(check_guards=False)
     except SyntaxError as e:
-        names = {part for path, _ in program.named_parameters() for part in path.split(".")}
+        names = {part for path in program.state_dict for part in path.split(".")}
         odd = sorted(n for n in names if keyword.iskeyword(n) or set(n) & set('"\\\n'))
         raise CaptureError(
             f"PyTorch cannot write a graph with modules or parameters named {odd}, which Python "

@@ -39,6 +39,7 @@ class Conversion:
         self.quant_env: dict[str, fx.Node] = {}
         self.grid_env: dict[str, fx.Node] = {}
         self.tensors: dict[str, fx.Node] = {}
+        self.paths: set[str] = set()  # of `tensors` in the quantized graph
         self.copies: dict[fx.Node, fx.Node] = {}  # what a rule covers -> its copy
         self.computed: dict[str, fx.Node] = {}  # each site's value, before it is quantized
 
@@ -122,15 +123,15 @@ class Conversion:
         """A value as computed, with the integers it would become told to the engine."""
         q = self.load_quantized(node)
         if not q.users:
-            self.graph.erase_node(self.quant_env.pop(node.name))
-        self.env[node.name] = self.told(node, self.computed[node.name], ops.unrounded)
+            del self.quant_env[node.name]
+        self.env[node.name] = self.told(node, q, ops.unrounded)
         return self.env[node.name]
 
-    def told(self, node: fx.Node, value: fx.Node, identity: Any) -> fx.Node:
-        """`value`, what `node` has become, with its integers told to an engine by an identity."""
-        q = self.quantize(node, value)
-        told = self.graph.call_function(identity, (value, *q.args[1:5]))
-        self.graph.erase_node(q)
+    def told(self, node: fx.Node, q: fx.Node, identity: Any) -> fx.Node:
+        """What `node` was computed as, with `q`, its integers, told to an engine by an identity."""
+        told = self.graph.call_function(identity, (self.computed[node.name], *q.args[1:5]))
+        if not q.users:
+            self.graph.erase_node(q)
         told.meta = dict(node.meta)
         return told
 
@@ -220,7 +221,8 @@ class Conversion:
     def tensor(self, path: str, value: torch.Tensor) -> fx.Node:
         """The get_attr node for a tensor, registered once under its path."""
         if path not in self.tensors:
-            plain = plain_path(path, {str(n.target) for n in self.tensors.values()})
+            plain = plain_path(path, self.paths)
+            self.paths.add(plain)
             set_buffer(self.root, plain, value)
             self.tensors[path] = self.graph.get_attr(plain)
         return self.tensors[path]

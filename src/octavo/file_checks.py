@@ -111,7 +111,7 @@ def _fits(kind: str, value: Any) -> bool:
 def check_scales(graph: fx.Graph, tensors: dict[str, Tensor]) -> None:
     """Scales are positive and finite, zero_points and bounds are integers of the type."""
     for node in graph.nodes:
-        if node.target not in (ops.quantize, ops.dequantize, ops.unrounded, ops.roundable):
+        if node.target not in ops.ALL:
             continue
         scale, zero_point = (
             tensors[str(a.target)] if isinstance(a, fx.Node) and a.op == "get_attr" else None

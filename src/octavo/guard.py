@@ -7,7 +7,6 @@ or the number that a user's own evaluation gives.
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -23,7 +22,7 @@ Evaluate = Callable[[Callable[..., Any]], float]
 RETURNS = 8  # of the sites turned float, so many are tried as int8 again
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Goal:
     """When a quantized graph is good enough, and the reason of a site that is float for it."""
 

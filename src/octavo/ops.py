@@ -78,3 +78,5 @@ quantize = torch.ops.octavo.quantize.default
 dequantize = torch.ops.octavo.dequantize.default
 unrounded = torch.ops.octavo.unrounded.default
 roundable = torch.ops.octavo.roundable.default
+IDENTITIES = (unrounded, roundable)  # they tell an engine integers
+ALL = (quantize, dequantize, *IDENTITIES)

@@ -47,7 +47,7 @@ PYTHON_OPERATORS = {
         *(operator.mod, operator.neg, operator.truediv, operator.eq, operator.ge, operator.le),
     )
 }
-OWN_OPERATORS = {str(op): op for op in (ops.quantize, ops.dequantize, ops.unrounded, ops.roundable)}
+OWN_OPERATORS = {str(op): op for op in ops.ALL}
 # A graph becomes Python source when it is compiled: names must be no more than names.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")

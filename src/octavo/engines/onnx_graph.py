@@ -41,7 +41,7 @@ def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
     for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
         _round_bias(module, node)
     for node in list(module.graph.nodes):
-        if node.target in (ops.unrounded, ops.roundable):
+        if node.target in ops.IDENTITIES:
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
     typed: dict[fx.Node, fx.Node] = {}

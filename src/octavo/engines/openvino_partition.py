@@ -32,8 +32,7 @@ from .openvino_build import WEIGHTED
 from .openvino_frontend import LENGTHS, convert_by_frontend
 from .openvino_ops import TABLE
 
-OWN = {ops.quantize, ops.dequantize, ops.unrounded, ops.roundable}
-KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in OWN)}
+KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in ops.ALL)}
 GRID = {torch.uint8, torch.int8}
 REAL = GRID | {torch.float32, torch.bool, torch.int16, torch.int32, torch.int64}
 UNNAMED = {"quantize", "dequantize", "unrounded", "roundable", "sym_size"}

@@ -247,7 +247,7 @@ class Lowering:
     def finish(self) -> fx.GraphModule:
         """Let sums overwrite only what nobody reads later, and numbers take scales' places."""
         for node in self.graph.nodes:
-            if node.target in (ops.unrounded, ops.roundable):
+            if node.target in ops.IDENTITIES:
                 node.replace_all_uses_with(node.args[0])
         self.graph.eliminate_dead_code()
         for node in self.sums:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
@@ -25,7 +24,7 @@ METHODS = {"correct_biases": "bias correction", "round_weights": "weight roundin
 EQUALIZED_GAINS = 0.5
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Converted:
     """A quantized graph, the noise on the samples measured on, and how it came."""
 
