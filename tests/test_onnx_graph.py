@@ -1,14 +1,17 @@
 from collections import Counter
 from types import SimpleNamespace
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 import octavo
-from networks import images
+from networks import NETWORKS, images
 from octavo import ops
 from octavo.engines.onnx_graph import ACTIVATIONS, _domain, as_onnx_has_it
 from octavo.tensors import attribute
@@ -129,3 +132,47 @@ def test_a_bias_too_large_for_its_scale_stays_float():
     q = octavo.quantize(net, torch.randn(32, 4), config="fast")
     x = torch.randn(3, 4)
     assert octavo.sqnr(q(x), q.compile("onnxruntime")(x)) > 60
+
+
+class Forced(fx.Interpreter):
+    """Run a graph in PyTorch; where it rounds, another engine's integers replace its own."""
+
+    def __init__(self, graph, integers):
+        super().__init__(graph)
+        self.integers, self.differences = integers, []
+
+    def run_node(self, n):
+        own = super().run_node(n)
+        if n.target is not ops.quantize:
+            return own
+        self.differences.append((own.int() - self.integers[n.name].int()).abs())
+        return self.integers[n.name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_operator_in_onnx_runtime_is_within_a_step_of_pytorchs(name, quantized, tmp_path):
+    """On the same integers, so that no step travels from one operator to the next."""
+    q, make_inputs = quantized(name)
+    path, graph = tmp_path / "m.onnx", as_onnx_has_it(q.graph_module)
+    octavo.export(q, path)
+    model = onnx.load(path)
+    outputs = [o.name for o in model.graph.output]
+    rounded = [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    for value in rounded:
+        info = onnx.helper.make_tensor_value_info(value, onnx.TensorProto.UINT8, None)
+        model.graph.output.append(info)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+
+    inputs = tree_leaves(make_inputs(3))
+    feeds = {i.name: t.numpy() for i, t in zip(session.get_inputs(), inputs, strict=True)}
+    results = [torch.from_numpy(r) for r in session.run(outputs + rounded, feeds)]
+    rounding = [n.name for n in graph.graph.find_nodes(op="call_function", target=ops.quantize)]
+    forced = Forced(graph, dict(zip(rounding, results[len(outputs) :], strict=True)))
+    with torch.no_grad():
+        expected = tree_leaves(forced.run(*inputs))
+
+    differences = torch.cat([d.flatten() for d in forced.differences])
+    assert differences.max() <= 1
+    assert (differences > 0).float().mean() < 0.01  # of values halfway between two integers
+    for e, r in zip(expected, results, strict=False):
+        torch.testing.assert_close(r, e, rtol=1e-4, atol=1e-4)

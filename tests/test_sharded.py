@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 import octavo
 from networks import calls, make
@@ -131,7 +132,7 @@ def test_without_a_process_group_it_says_how_to_make_one():
         octavo.quantize_sharded(nn.Linear(4, 2), torch.rand(8, 4))
 
 
-def test_the_command_line_under_torchrun(tmp_path):
+def test_the_command_line_under_torchrun_on_one_host_and_on_two(tmp_path):
     model = tmp_path / "model.py"
     model.write_text(
         "import torch\nfrom torch import nn\n\n"
@@ -142,13 +143,22 @@ def test_the_command_line_under_torchrun(tmp_path):
     arguments = ["-m", "octavo", "quantize", f"{model}:net", "--data", tmp_path / "data.npy"]
     arguments += ["--preset", "fast", "--batch-size", "8", "--samples", "80", "--out"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    hosts = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(get_free_port())]
+    starts = {
+        "one": [[]],
+        "two": [torchrun],
+        "hosts": [[*torchrun, *hosts, "--node-rank", str(i)] for i in range(2)],
+    }
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    outputs = []
-    for name, start in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *start, *arguments, tmp_path / f"{name}.octavo"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.count("multiply-adds in int8"))
-    assert outputs == [1, 1]  # one rank tells
-    one, two = (tensors(octavo.load(tmp_path / f"{name}.octavo")) for name in ("one", "two"))
-    assert all(torch.equal(one[n], two[n]) for n in one)
+    for name, agents in starts.items():
+        commands = [
+            [sys.executable, *start, *arguments, tmp_path / f"{name}.octavo"] for start in agents
+        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running = [subprocess.Popen(c, env=environment, **pipes) for c in commands]
+        told = [p.communicate() for p in running]
+        assert [p.returncode for p in running] == [0] * len(running), told
+        reports = "".join(out for out, _ in told).count("multiply-adds in int8")
+        assert reports == 1  # one rank tells
+    one, *others = (tensors(octavo.load(tmp_path / f"{name}.octavo")) for name in starts)
+    assert all(torch.equal(one[n], other[n]) for n in one for other in others)
