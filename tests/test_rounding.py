@@ -6,7 +6,7 @@ import octavo
 from networks import NETWORKS, calls, make
 from octavo import Config
 from octavo.quantizer import Quantizer
-from octavo.tune import correct_biases, round_weights
+from octavo.tune import correct_biases, round_weights, rounding
 
 
 def observed(net, batches):
@@ -43,7 +43,7 @@ LAYERS = {
 def test_the_output_comes_closer_than_with_the_nearest_integers(name):
     make_layer, sides = LAYERS[name]
     layer = make_layer()
-    x = correlated(64, 16, *sides)
+    x = correlated(512, 16, *sides)
     quantizer, graph = observed(layer, [x])
 
     def error():
@@ -60,9 +60,35 @@ def test_the_output_comes_closer_than_with_the_nearest_integers(name):
         return float((difference - difference.mean(1, keepdim=True)).square().sum())
 
     nearest = error()
-    round_weights(quantizer, graph, [[x[:32]], [x[32:]]])
+    round_weights(quantizer, graph, [[x[:256]], [x[256:]]])
     assert error() < 0.8 * nearest
     assert all(b.dtype == torch.int8 for n, b in graph.named_buffers() if n.endswith("int8"))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_covariance_of_inputs_gives_the_variance_of_outputs(name):
+    """Of W x it is W C W', per channel; all positions are looked at, so it is exact."""
+    make_layer, sides = LAYERS[name]
+    layer, x = make_layer(), correlated(8, 16, *sides)
+    quantizer, graph = observed(layer, [x])
+    (operator,) = (n for n in quantizer.graph.nodes if n.target in rounding.LAYERS)
+    weight = layer.weight.detach()
+    covariance = rounding._covariance(operator, weight, list(x.split(3))).float()
+    rows = weight.reshape(len(covariance), -1, covariance.shape[1])
+    found = (rows @ covariance * rows).sum(2).flatten()
+    with torch.no_grad():
+        expected = layer(x).transpose(0, 1).flatten(1).var(1, correction=0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_few_samples_leave_a_layer_of_many_inputs_as_it_is():
+    layer = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 8))
+    x = torch.randn(128, 4)
+    quantizer, graph = observed(layer, [x])
+    before = {n: b.clone() for n, b in graph.named_buffers()}
+    round_weights(quantizer, graph, [[x]])
+    changed = {n for n, b in graph.named_buffers() if not torch.equal(b, before[n])}
+    assert changed and all(n.split("_")[0].endswith("0.weight") for n in changed), changed
 
 
 def test_a_weight_alone_is_the_nearest_integer_of_the_scale():

@@ -30,7 +30,8 @@ class Config:
     correct_biases: take back the shift that quantization gives each channel's mean, where that
         raises the SQNR measured on other samples.
     round_weights: choose each weight's integer and each channel's scale for least error of what
-        the layer computes, where that raises the SQNR measured on other samples; takes minutes.
+        the layer computes, in layers that the samples say enough of, where that raises the SQNR
+        measured on other samples.
     rounding_seconds: after so long, the weights of the remaining layers take the nearest integer.
     reduce_range: weights of 7 bits, which CPUs need that add products in pairs of 16 bits: "auto"
         (if this machine's does: x86 without VNNI), True (it is to run on such a one) or False.
@@ -49,7 +50,7 @@ class Config:
     optimize: str = "size"
     equalize: bool = True
     correct_biases: bool = True
-    round_weights: bool = False
+    round_weights: bool = True
     rounding_seconds: float = 600.0
     reduce_range: bool | str = "auto"
     tune_samples: int = 16
@@ -87,9 +88,9 @@ class Config:
 
 # What each adds to accuracy and costs in time is measured in docs/accuracy.md.
 PRESETS: dict[str, Config] = {
-    "fast": Config(observer="minmax", equalize=False, correct_biases=False),
+    "fast": Config(observer="minmax", equalize=False, correct_biases=False, round_weights=False),
     "balanced": Config(),
-    "best": Config(round_weights=True, tune_samples=32, measure_samples=32),
+    "best": Config(tune_samples=32, measure_samples=32),
 }
 
 

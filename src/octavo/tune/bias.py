@@ -124,7 +124,9 @@ def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
 
 def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
     """The standard deviation of each channel."""
-    return torch.stack([_by_channel(operator, v).var((0, 2)) for v in values]).mean(0).sqrt()
+    channels = [_by_channel(operator, v) for v in values]
+    variances = [c.square().mean((0, 2)) - c.mean((0, 2)).square() for c in channels]
+    return torch.stack(variances).mean(0).clamp(min=0).sqrt()
 
 
 def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ correction's to take back.
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +34,8 @@ aten = torch.ops.aten
 LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 SHARES = torch.linspace(1.0, 0.6, 21)  # scales tried, of the one that clips nothing
 DAMPING = 0.01  # of the inputs' mean variance: what few samples say of it is not all there is
-POSITIONS = 20_000  # of a layer's inputs that are looked at
+POSITIONS, OF_AN_INPUT = 2_000, 32  # of a layer that are looked at: so many, and for each input
+EVIDENCE = 16  # positions for each input of an output: of fewer, chance would choose the integers
 BLOCK = 128  # inputs whose updates of all later ones are done together
 
 
@@ -54,9 +57,12 @@ def round_weights(
     runs, start = Runs(quantized, batches), time.monotonic()
     for node in _shown(runs, len(quantized.graph.nodes)):
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
-        if alone and time.monotonic() - start < seconds:
-            weight = attribute(quantizer.module, rules[node].operator.args[1].target)
-            _round_layer(quantized, node, weight.detach().float(), quantizer.weight_spec, runs)
+        if not alone or time.monotonic() - start > seconds:
+            continue
+        weight = attribute(quantizer.module, rules[node].operator.args[1].target).detach().float()
+        positions = sum(v.numel() for v in runs.values(node)) // len(weight)
+        if positions >= EVIDENCE * weight[0].numel():
+            _round_layer(quantized, node, weight, quantizer.weight_spec, runs)
 
 
 def _shown(nodes: Runs, total: int) -> Iterator[fx.Node]:
@@ -92,16 +98,13 @@ def _round_layer(
 
 def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Tensor:
     """(groups, n, n): how the n inputs of each output of a layer vary together."""
-    samples = [x for value in values for x in value.split(1)]
-    room = max(POSITIONS // len(samples), 1)
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     origin = None  # near the mean: float32 would lose small variances beside large means
     generator = torch.Generator().manual_seed(0)
-    for x in samples:
-        columns = _columns(layer, weight, x.float())
-        if columns.shape[2] > room:
-            some = torch.randperm(columns.shape[2], generator=generator)[:room]
-            columns = columns[:, :, some.to(columns.device)]
+    most = POSITIONS + OF_AN_INPUT * weight[0].numel()
+    room = max(most // sum(len(x) for x in values), 1)
+    for x in values:
+        columns = _columns(layer, weight, x.float(), room, generator)
         origin = columns.mean(2, keepdim=True) if origin is None else origin
         columns = columns - origin
         count += columns.shape[2]
@@ -111,18 +114,38 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
     return (products / count).double() - mean @ mean.mT
 
 
-def _columns(layer: fx.Node, weight: Tensor, x: Tensor) -> Tensor:
-    """(groups, inputs of an output, positions) of one sample of a layer's input."""
+def _columns(
+    layer: fx.Node, weight: Tensor, x: Tensor, room: int, generator: torch.Generator
+) -> Tensor:
+    """(groups, inputs of an output, positions): what a layer reads, at most `room` a sample."""
     if layer.target is aten.linear.default:
-        return x.flatten(0, -2).T[None]
+        rows = x.flatten(0, -2)
+        return rows[_some(len(rows), room * len(x), generator)].T[None]
     arguments: Any = layer.args[3:7]
     stride, padding, dilation, groups = arguments
-    kernel = tuple(weight.shape[2:])
-    if len(kernel) == 1:
-        x, kernel = x[:, :, None], (1, *kernel)
-        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-    columns = F.unfold(x, kernel, dilation, padding, stride)
-    return columns.view(groups, -1, columns.shape[-1])
+    x = F.pad(x, [p for side in reversed(padding) for p in (side, side)])
+    kernel, sides = weight.shape[2:], x.shape[2:]
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    ends = [(n - span - 1) // s + 1 for n, span, s in zip(sides, spans, stride, strict=True)]
+    positions = torch.unravel_index(_some(math.prod(ends), room, generator), ends)
+    taps = [
+        x[
+            (
+                ...,
+                *(
+                    p * s + o * d
+                    for p, s, o, d in zip(positions, stride, at, dilation, strict=True)
+                ),
+            )
+        ]
+        for at in itertools.product(*map(range, kernel))
+    ]  # each (samples, channels, positions)
+    return torch.stack(taps, 2).permute(1, 2, 0, 3).reshape(groups, -1, len(x) * taps[0].shape[2])
+
+
+def _some(number: int, most: int, generator: torch.Generator) -> Tensor:
+    """At most `most` of the first numbers."""
+    return torch.randperm(number, generator=generator)[:most]
 
 
 def _best_scale(rows: Tensor, variance: Tensor, spec: QSpec) -> Tensor:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..quantizer import Quantizer
 
 Batches = Sequence[Sequence[Tensor]]
-# What Config may ask for, in the order in which it is tried -> what it is called.
-METHODS = {"correct_biases": "bias correction", "round_weights": "weight rounding"}
+# What Config may ask for, in the order in which it is done -> what it is called.
+METHODS = {"round_weights": "weight rounding", "correct_biases": "bias correction"}
 # In dB, on the samples measured on: equalized channels have less room for what is unlike them.
 EQUALIZED_GAINS = 0.5
 
@@ -56,21 +56,22 @@ class Evidence:
 
 
 def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
-    """Convert, tune on some samples, and measure on others; a method that does not help is undone.
+    """Convert, tune on some samples, and measure on others; what does not help is undone.
 
-    Weights are rounded for what biases cannot correct, so the two are judged together.
+    Weights are rounded for what biases cannot correct: the two together, or else one of them.
     """
     best, steps = evidence.measured(quantizer, quantizer.quantize()), []
-    used: tuple[str, ...] = ()
-    methods = METHODS if quantizer.weighted_sites() else {}
-    for method in (m for m in methods if getattr(quantizer.config, m)):
-        tried = evidence.measured(quantizer, _emit(quantizer, (method, *used), evidence))
+    wanted = [m for m in METHODS if getattr(quantizer.config, m)]
+    alone = [[m] for m in wanted] if len(wanted) > 1 else []
+    for methods in [wanted, *alone] if wanted and quantizer.weighted_sites() else []:
+        tried = evidence.measured(quantizer, _emit(quantizer, methods, evidence))
         kept = tried.output.ratio <= best.output.ratio
-        steps.append(Step(METHODS[method], best.output.sqnr, tried.output.sqnr, kept))
+        name = " and ".join(METHODS[m] for m in methods)
+        steps.append(Step(name, best.output.sqnr, tried.output.sqnr, kept))
         if kept:
-            best, used = tried, (method, *used)
-    if steps and not steps[-1].kept:  # the quantizer is to describe the graph that is kept
-        best = dataclasses.replace(best, graph=_emit(quantizer, used, evidence))
+            return dataclasses.replace(tried, steps=tuple(steps))
+    if steps:  # the quantizer is to describe the graph that is kept
+        best = dataclasses.replace(best, graph=quantizer.quantize())
     return dataclasses.replace(best, steps=tuple(steps))
 
 
@@ -109,6 +110,9 @@ def _trial(quantizer: Quantizer, evidence: Evidence) -> Noise:
     """
     for inputs in evidence.tuning:
         quantizer.observe_flat(inputs)
-    tried = [[], ["correct_biases"]] if quantizer.config.correct_biases else [[]]
-    noises = [evidence.noise(_emit(quantizer, methods, evidence)) for methods in tried]
-    return min(noises, key=lambda noise: noise.ratio)
+    graph = quantizer.quantize()
+    plain = evidence.noise(graph)
+    if not quantizer.config.correct_biases:
+        return plain
+    correct_biases(quantizer, graph, evidence.tuning)
+    return min(plain, evidence.noise(graph), key=lambda noise: noise.ratio)
