@@ -70,7 +70,7 @@ def test_the_covariance_of_inputs_gives_the_variance_of_outputs(name):
     """Of W x it is W C W', per channel; all positions are looked at, so it is exact."""
     make_layer, sides = LAYERS[name]
     layer, x = make_layer(), correlated(8, 16, *sides)
-    quantizer, graph = observed(layer, [x])
+    quantizer, _ = observed(layer, [x])
     (operator,) = (n for n in quantizer.graph.nodes if n.target in rounding.LAYERS)
     weight = layer.weight.detach()
     covariance = rounding._covariance(operator, weight, list(x.split(3))).float()
