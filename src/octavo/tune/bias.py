@@ -41,17 +41,16 @@ def correct_biases(
         for rule in quantizer.weighted_sites()
         if _can_be_shifted(quantizer.module, rule.operator)
     ]
-    operators = {rule.root: rule.operator for rule in sites}
-    runs = Runs(quantizer.module, batches)
-    expected = {n: _means(operators[n], runs.values(n)) for n in runs if n in operators}
     copies = quantizer.conversion.copies
     emitted = {copies[rule.root]: rule for rule in sites}
-    runs = Runs(quantized, batches)
+    floats, runs = Runs(quantizer.module, batches), Runs(quantized, batches)
+    passed = iter(floats)  # in the order in which the sites were emitted
     for node in runs:
         if node in emitted:
             rule = emitted[node]
+            next(n for n in passed if n is rule.root)
             operator = copies[rule.operator]
-            shift = _find_shift(runs, operator, node, expected[rule.root])
+            shift = _find_shift(runs, operator, node, floats.values(rule.root))
             _add_to_bias(quantized, operator, shift)
     quantized.graph.eliminate_dead_code()
     drop_unread(quantized)
@@ -68,8 +67,14 @@ def _can_be_shifted(module: fx.GraphModule, operator: fx.Node) -> bool:
     return batched and rank > 1 and (bias is None or bias.op == "get_attr")
 
 
-def _find_shift(runs: Runs, operator: fx.Node, root: fx.Node, expected: Tensor) -> Tensor:
-    """What to add to each channel of `operator` for the means of `root`, its activation."""
+def _find_shift(
+    runs: Runs, operator: fx.Node, root: fx.Node, reference: Sequence[Tensor]
+) -> Tensor:
+    """What to add to each channel of `operator` for the means of `root`, its activation.
+
+    A few values far off, such as a clipped outlier in each sample, have a mean that is no
+    other's: where the mean magnitude of the error would grow, a channel stays as it is.
+    """
     values = runs.values(operator)
     rank = values[0].dim()
     axis = _channel_axis(operator, rank)
@@ -80,20 +85,25 @@ def _find_shift(runs: Runs, operator: fx.Node, root: fx.Node, expected: Tensor) 
             runs.run(root)
         return _means(operator, runs.values(root))
 
-    means = _means(operator, runs.values(root))
+    expected, means = (_means(operator, v) for v in (reference, runs.values(root)))
+    plain = _error(operator, reference, runs.values(root))
     if root is operator:
         shift = _beyond_chance(expected - means)
         shifted(shift)
-        return shift
-    spread = _spread(operator, values)
-    probe = PROBE * spread + 1e-6
-    slope = (shifted(probe) - means).mean(0) / probe
-    shift = torch.zeros_like(probe)
-    for _ in range(STEPS):
-        step = _beyond_chance(expected - means) / slope.clamp(min=FLATTEST)
-        step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
-        shift = shift + torch.where(slope > FLATTEST, step, 0.0)
-        means = shifted(shift)
+    else:
+        spread = _spread(operator, values)
+        probe = PROBE * spread + 1e-6
+        slope = (shifted(probe) - means).mean(0) / probe
+        shift = torch.zeros_like(probe)
+        for _ in range(STEPS):
+            step = _beyond_chance(expected - means) / slope.clamp(min=FLATTEST)
+            step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
+            shift = shift + torch.where(slope > FLATTEST, step, 0.0)
+            means = shifted(shift)
+    worse = _error(operator, reference, runs.values(root)) > plain
+    if worse.any():
+        shift = torch.where(worse, 0.0, shift)
+        shifted(shift)
     return shift
 
 
@@ -127,6 +137,12 @@ def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
     channels = [_by_channel(operator, v) for v in values]
     variances = [c.square().mean((0, 2)) - c.mean((0, 2)).square() for c in channels]
     return torch.stack(variances).mean(0).clamp(min=0).sqrt()
+
+
+def _error(operator: fx.Node, reference: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """The mean magnitude of the error of each channel."""
+    errors = [(v - r).abs() for v, r in zip(values, reference, strict=True)]
+    return torch.stack([_by_channel(operator, e).mean((0, 2)) for e in errors]).mean(0)
 
 
 def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:
