@@ -114,6 +114,22 @@ def test_a_bias_that_the_model_computes_is_left_alone():
     assert octavo.sqnr(q(x), q.compile()(x)) > 40
 
 
+def test_a_clipped_outlier_in_each_sample_does_not_shift_the_others():
+    """Its error alone makes a mean error of 2 in each channel, hundreds of times the others'."""
+    net = nn.Linear(8, 4)
+    with torch.no_grad():
+        net.weight.copy_(torch.rand(4, 8) + 0.5)
+    x = torch.rand(16, 30, 8)
+    quantizer, graph = observed(net, [x])
+    outliers = x.clone()
+    outliers[:, 0] = 10
+    before = (graph(x)[0] - net(x))[:, 1:].abs().mean()
+    error = (graph(outliers)[0] - net(outliers)).mean((0, 1)).abs()
+    assert (error > 1).all()
+    correct_biases(quantizer, graph, [[outliers]])
+    assert (graph(x)[0] - net(x))[:, 1:].abs().mean() < 1.01 * before
+
+
 def test_it_can_be_left_out():
     net, inputs = make("residual")
     config = Config(correct_biases=False, equalize=False, round_weights=False)

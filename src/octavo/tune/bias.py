@@ -3,6 +3,7 @@
 Site by site in graph order, each with inputs that earlier corrections have reached already (Nagel
 et al. 2019, arXiv 1906.04721, section 4.2, measured rather than derived). What is made equal is
 the mean that the next layer reads, after the activation: noise alone moves the mean of a relu.
+The float graph runs alongside, so that an error is known value by value.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def correct_biases(
 ) -> None:
     """Correct the biases of the int8 weights in a graph that `quantizer` has just emitted.
 
-    batches: flat inputs. All of them pass one operator before the next: memory is that of one
-        forward pass of them all together, so a few dozen samples are right.
+    batches: flat inputs. All of them pass one operator before the next, in both graphs: memory is
+        that of two forward passes of them all together, so a few dozen samples are right.
     """
     sites = [
         rule
