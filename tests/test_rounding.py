@@ -91,6 +91,16 @@ def test_few_samples_leave_a_layer_of_many_inputs_as_it_is():
     assert changed and all(n.split("_")[0].endswith("0.weight") for n in changed), changed
 
 
+@pytest.mark.parametrize("shape", [(3, 30, 30), (4,)])
+def test_a_layer_called_without_a_batch_stays_nearest(shape):
+    layer = nn.Conv2d(3, 2, 3) if len(shape) == 3 else nn.Linear(4, 2)
+    x = [torch.randn(shape) for _ in range(100)]
+    quantizer, graph = observed(layer, x)
+    before = graph.get_buffer("weight_int8").clone()
+    round_weights(quantizer, graph, [[b] for b in x])
+    assert torch.equal(graph.get_buffer("weight_int8"), before)
+
+
 def test_a_weight_alone_is_the_nearest_integer_of_the_scale():
     """With one input there is nothing to spread the error over."""
     layer = nn.Linear(1, 6)

@@ -60,8 +60,10 @@ def round_weights(
         if not alone or time.monotonic() - start > seconds:
             continue
         weight = attribute(quantizer.module, rules[node].operator.args[1].target).detach().float()
-        positions = sum(v.numel() for v in runs.values(node)) // len(weight)
-        if positions >= EVIDENCE * weight[0].numel():
+        outputs = runs.values(node)
+        batched = outputs[0].dim() > (1 if weight.dim() == 2 else weight.dim() - 1)
+        positions = sum(v.numel() for v in outputs) // len(weight)
+        if batched and positions >= EVIDENCE * weight[0].numel():
             _round_layer(quantized, node, weight, quantizer.weight_spec, runs)
 
 
@@ -128,18 +130,12 @@ def _columns(
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     ends = [(n - span - 1) // s + 1 for n, span, s in zip(sides, spans, stride, strict=True)]
     positions = torch.unravel_index(_some(math.prod(ends), room, generator), ends)
-    taps = [
-        x[
-            (
-                ...,
-                *(
-                    p * s + o * d
-                    for p, s, o, d in zip(positions, stride, at, dilation, strict=True)
-                ),
-            )
-        ]
-        for at in itertools.product(*map(range, kernel))
-    ]  # each (samples, channels, positions)
+
+    def tap(at: tuple[int, ...]) -> Tensor:  # (samples, channels, positions)
+        places = zip(positions, stride, at, dilation, strict=True)
+        return x[(..., *(p * s + o * d for p, s, o, d in places))]
+
+    taps = [tap(at) for at in itertools.product(*map(range, kernel))]
     return torch.stack(taps, 2).permute(1, 2, 0, 3).reshape(groups, -1, len(x) * taps[0].shape[2])
 
 
