@@ -81,7 +81,7 @@ def quantize(
     submodules: quantize only these, by path, each with the inputs it sees while the whole model
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
     config: a `Config`, or "fast" (ranges only), "balanced" (the default: also what costs little and
-        helps accuracy) or "best" (also what takes minutes).
+        helps accuracy) or "best" (the same on more samples).
     target_sqnr: in dB; keep float the few sites without which the output's SQNR reaches it.
     evaluate: a function of a model, called like yours, that returns a number, higher is better:
         keep float the few sites without which it falls by no more than `max_drop`. It should

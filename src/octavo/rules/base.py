@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import fx
 
 from ..qparams import ACTIVATION, QSpec
+from ..tensors import attribute
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -75,6 +76,15 @@ class Weighted(Rule):
 
     channel_axis: ClassVar[int] = 0
     convolutional = False
+
+    def batched(self, quantizer: Quantizer) -> bool:
+        """Whether it is called on samples, not on one without a batch."""
+        weight: Any = self.operator.args[1]
+        rank, of_weight = (
+            self.operator.meta["val"].dim(),
+            attribute(quantizer.module, weight.target).dim(),
+        )
+        return rank > 1 if of_weight == 2 else rank == of_weight
 
     def activations(self) -> list[fx.Node]:
         """args[0] alone."""

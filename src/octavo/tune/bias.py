@@ -20,6 +20,7 @@ from .runs import Runs
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
+    from ..rules import Weighted
 
 aten = torch.ops.aten
 
@@ -38,11 +39,7 @@ def correct_biases(
     batches: flat inputs. All of them pass one operator before the next, in both graphs: memory is
         that of two forward passes of them all together, so a few dozen samples are right.
     """
-    sites = [
-        rule
-        for rule in quantizer.weighted_sites()
-        if _can_be_shifted(quantizer.module, rule.operator)
-    ]
+    sites = [rule for rule in quantizer.weighted_sites() if _can_be_shifted(quantizer, rule)]
     copies = quantizer.conversion.copies
     emitted = {copies[rule.root]: rule for rule in sites}
     floats, runs = Runs(quantizer.module, batches), Runs(quantized, batches)
@@ -59,14 +56,12 @@ def correct_biases(
     quantized.recompile()
 
 
-def _can_be_shifted(module: fx.GraphModule, operator: fx.Node) -> bool:
+def _can_be_shifted(quantizer: Quantizer, rule: Weighted) -> bool:
     """Whether it is one of PyTorch's own layers, on batches, with a constant bias or none."""
-    if operator.target not in OUTPUT_AXIS:
+    if rule.operator.target not in OUTPUT_AXIS or not rule.batched(quantizer):
         return False
-    bias, rank = operator.args[2], operator.meta["val"].dim()
-    weight = attribute(module, operator.args[1].target)
-    batched = operator.target is aten.linear.default or rank == weight.dim()
-    return batched and rank > 1 and (bias is None or bias.op == "get_attr")
+    bias: Any = rule.operator.args[2]
+    return bias is None or bias.op == "get_attr"
 
 
 def _find_shift(
@@ -136,9 +131,8 @@ def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
 
 def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
     """The standard deviation of each channel."""
-    channels = [_some(operator, v) for v in values]
-    variances = [c.square().mean((0, 2)) - c.mean((0, 2)).square() for c in channels]
-    return torch.stack(variances).mean(0).clamp(min=0).sqrt()
+    variances = [_some(operator, v).var((0, 2), correction=0) for v in values]
+    return torch.stack(variances).mean(0).sqrt()
 
 
 def _error(operator: fx.Node, reference: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:

@@ -57,13 +57,11 @@ def round_weights(
     runs, start = Runs(quantized, batches), time.monotonic()
     for node in _shown(runs, len(quantized.graph.nodes)):
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
-        if not alone or time.monotonic() - start > seconds:
+        if not alone or not rules[node].batched(quantizer) or time.monotonic() - start > seconds:
             continue
         weight = attribute(quantizer.module, rules[node].operator.args[1].target).detach().float()
-        outputs = runs.values(node)
-        batched = outputs[0].dim() > (1 if weight.dim() == 2 else weight.dim() - 1)
-        positions = sum(v.numel() for v in outputs) // len(weight)
-        if batched and positions >= EVIDENCE * weight[0].numel():
+        positions = sum(v.numel() for v in runs.values(node)) // len(weight)
+        if positions >= EVIDENCE * weight[0].numel():
             _round_layer(quantized, node, weight, quantizer.weight_spec, runs)
 
 
