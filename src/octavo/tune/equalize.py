@@ -141,20 +141,18 @@ def _best_scale(
     looked = [seen[v] for v in group.values if v in seen]
     read: dict[fx.Node, Any] = {layer: layer.args[0] for layer in group.consumers}
     readers = [
-        (attribute(module, layer.args[1].target).detach().float(), layer, seen[value])
+        _Reader(module, layer, seen[value], group.channels)
         for layer, value in read.items()
         if value in seen
     ]
+    plain = torch.ones(group.channels)
     if not readers:
-        return torch.ones(group.channels), 0.0, 0.0
+        return plain, 0.0, 0.0
     share = _shares(group, looked)
-
-    def noise(scale: Tensor) -> float:
-        return sum(_noise(*reader, scale, largest) for reader in readers)
-
-    scales = [share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS]
-    best = min(scales, key=noise)
-    return best, noise(torch.ones_like(best)), noise(best)
+    scales = [plain, *(share.pow(e).clamp(min=SMALLEST) for e in EXPONENTS)]
+    noises = [sum(reader.noise(scale, largest) for reader in readers) for scale in scales]
+    least = min(range(1, len(scales)), key=noises.__getitem__)
+    return scales[least], noises[0], noises[least]
 
 
 def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
@@ -175,25 +173,38 @@ def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
     return torch.where(share < SILENT, 1.0, share)
 
 
-def _noise(
-    weight: Tensor, layer: fx.Node, channels: Channels, scale: Tensor, largest: int
-) -> float:
-    """Predicted noise over signal of what a layer computes, with its input divided by `scale`.
+class _Reader:
+    """A layer that reads channels, and the noise to expect of what it computes."""
 
-    Both roundings are taken as independent and even, of variance step**2 / 12; means are left
-    out, as bias correction takes them back.
-    """
-    transposed = OUTPUT_AXIS[layer.target] == 1
-    weight = weight.transpose(0, 1) if transposed else weight
-    groups = len(scale) // weight.shape[1]
-    w = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    s, variance = (t.view(groups, 1, -1) for t in (scale, channels.variance))
-    energy = w.square().sum(3)  # (groups, outputs, inputs)
-    step = ((channels.high / scale).amax() - (channels.low / scale).amin()) / 255
-    of_input = step**2 / 12 * (energy * s.square()).sum()
-    steps = (w.abs().amax(3) * s).amax(2) / largest  # (groups, outputs)
-    of_weight = (steps.square() / 12 * w.shape[3] * (variance / s.square()).sum(2)).sum()
-    return float((of_input + of_weight) / (energy * variance).sum().clamp(min=1e-30))
+    def __init__(
+        self, module: fx.GraphModule, layer: fx.Node, seen: Channels, channels: int
+    ) -> None:
+        path: Any = layer.args[1]
+        weight = attribute(module, path.target).detach().float()
+        weight = weight.transpose(0, 1) if OUTPUT_AXIS[layer.target] == 1 else weight
+        inputs = weight.shape[1]
+        self.groups = channels // inputs
+        kernels = weight.reshape(self.groups, len(weight) // self.groups, inputs, -1)
+        self.taps = kernels.shape[3]
+        self.largest = kernels.abs().amax(3)  # (groups, outputs, inputs)
+        self.energy = kernels.square().sum((1, 3))  # (groups, inputs)
+        self.variance = seen.variance.view(self.groups, -1)
+        self.low, self.high = seen.low, seen.high
+        self.signal = (self.energy * self.variance).sum().clamp(min=1e-30)
+
+    def noise(self, scale: Tensor, qmax: int) -> float:
+        """Predicted noise over signal with the input divided by `scale`.
+
+        Both roundings are taken as independent and even, of variance step**2 / 12; means are
+        left out, as bias correction takes them back. qmax: the largest integer of a weight.
+        """
+        s = scale.view(self.groups, -1)
+        step = ((self.high / scale).amax() - (self.low / scale).amin()) / 255
+        of_input = step**2 / 12 * (self.energy * s.square()).sum()
+        steps = (self.largest * s[:, None]).amax(2) / qmax  # (groups, outputs)
+        varied = self.taps * (self.variance / s.square()).sum(1, keepdim=True)
+        of_weight = (steps.square() / 12 * varied).sum()
+        return float((of_input + of_weight) / self.signal)
 
 
 # ---- moving a scale

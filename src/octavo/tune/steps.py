@@ -60,19 +60,21 @@ def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
 
     Weights are rounded for what biases cannot correct: the two together, or else one of them.
     """
-    best, steps = evidence.measured(quantizer, quantizer.quantize()), []
+    graph = quantizer.quantize()
     wanted = [m for m in METHODS if getattr(quantizer.config, m)]
+    if not wanted or not quantizer.weighted_sites():
+        return evidence.measured(quantizer, graph)
+    plain, steps = evidence.noise(graph), []
     alone = [[m] for m in wanted] if len(wanted) > 1 else []
-    for methods in [wanted, *alone] if wanted and quantizer.weighted_sites() else []:
+    for methods in [wanted, *alone]:
         tried = evidence.measured(quantizer, _emit(quantizer, methods, evidence))
-        kept = tried.output.ratio <= best.output.ratio
+        kept = tried.output.ratio <= plain.ratio
         name = " and ".join(METHODS[m] for m in methods)
-        steps.append(Step(name, best.output.sqnr, tried.output.sqnr, kept))
+        steps.append(Step(name, plain.sqnr, tried.output.sqnr, kept))
         if kept:
             return dataclasses.replace(tried, steps=tuple(steps))
-    if steps:  # the quantizer is to describe the graph that is kept
-        best = dataclasses.replace(best, graph=quantizer.quantize())
-    return dataclasses.replace(best, steps=tuple(steps))
+    plainly = evidence.measured(quantizer, quantizer.quantize())
+    return dataclasses.replace(plainly, steps=tuple(steps))
 
 
 def _emit(quantizer: Quantizer, methods: Sequence[str], evidence: Evidence) -> fx.GraphModule:
@@ -104,15 +106,13 @@ def equalize_if_better(
 
 
 def _trial(quantizer: Quantizer, evidence: Evidence) -> Noise:
-    """The output's noise with only the samples to tune on as calibration data.
+    """The output's noise, biases corrected, with only the samples to tune on as calibration data.
 
-    Of so few, extremes say more than histograms. Biases are corrected if that is better.
+    Of so few, extremes say more than histograms.
     """
     for inputs in evidence.tuning:
         quantizer.observe_flat(inputs)
     graph = quantizer.quantize()
-    plain = evidence.noise(graph)
-    if not quantizer.config.correct_biases:
-        return plain
-    correct_biases(quantizer, graph, evidence.tuning)
-    return min(plain, evidence.noise(graph), key=lambda noise: noise.ratio)
+    if quantizer.config.correct_biases:
+        correct_biases(quantizer, graph, evidence.tuning)
+    return evidence.noise(graph)
