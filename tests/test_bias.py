@@ -6,7 +6,7 @@ import octavo
 from networks import NETWORKS, calls, make
 from octavo import Config
 from octavo.quantizer import Quantizer
-from octavo.tune import correct_biases
+from octavo.tune import correct_biases, tune_layers
 
 torch.manual_seed(0)
 
@@ -54,7 +54,7 @@ def test_channel_means_after_the_activation_become_the_float_ones(kind, activati
         return difference.transpose(0, 1).flatten(1).mean(1).abs()
 
     before = errors()
-    correct_biases(quantizer, graph, [[b] for b in batches])
+    tune_layers(quantizer, graph, [[b] for b in batches], correct_biases)
     after = errors()
     assert before.max() > 1e-3
     assert after.max() < before.max() / 4
@@ -78,7 +78,7 @@ def test_a_linear_layer_is_corrected_by_the_mean_error_of_its_own_output():
     x = torch.rand(512, 8)
     quantizer, graph = observed(net, [x])
     error = net(x) - graph(x)[0]
-    correct_biases(quantizer, graph, [[x]])
+    tune_layers(quantizer, graph, [[x]], correct_biases)
     moved = graph(x)[0] + error - net(x)
     chance = error.var(0) / len(x)
     expected = error.mean(0) * (1 - chance / error.mean(0) ** 2).clamp(min=0)
@@ -126,7 +126,7 @@ def test_a_clipped_outlier_in_each_sample_does_not_shift_the_others():
     before = (graph(x)[0] - net(x))[:, 1:].abs().mean()
     error = (graph(outliers)[0] - net(outliers)).mean((0, 1)).abs()
     assert (error > 1).all()
-    correct_biases(quantizer, graph, [[outliers]])
+    tune_layers(quantizer, graph, [[outliers]], correct_biases)
     assert (graph(x)[0] - net(x))[:, 1:].abs().mean() < 1.01 * before
 
 

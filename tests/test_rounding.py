@@ -1,12 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import octavo
 from networks import NETWORKS, calls, make
 from octavo import Config
 from octavo.quantizer import Quantizer
-from octavo.tune import correct_biases, round_weights, rounding
+from octavo.tune import correct_biases, round_weights, rounding, tune_layers
 
 
 def observed(net, batches):
@@ -43,7 +45,7 @@ LAYERS = {
 def test_the_output_comes_closer_than_with_the_nearest_integers(name):
     make_layer, sides = LAYERS[name]
     layer = make_layer()
-    x = correlated(512, 16, *sides)
+    x = correlated(1024, 16, *sides)
     quantizer, graph = observed(layer, [x])
 
     def error():
@@ -60,7 +62,7 @@ def test_the_output_comes_closer_than_with_the_nearest_integers(name):
         return float((difference - difference.mean(1, keepdim=True)).square().sum())
 
     nearest = error()
-    round_weights(quantizer, graph, [[x[:256]], [x[256:]]])
+    tune_layers(quantizer, graph, [[x[:512]], [x[512:]]], round_weights)
     assert error() < 0.8 * nearest
     assert all(b.dtype == torch.int8 for n, b in graph.named_buffers() if n.endswith("int8"))
 
@@ -83,10 +85,10 @@ def test_the_covariance_of_inputs_gives_the_variance_of_outputs(name):
 
 def test_few_samples_leave_a_layer_of_many_inputs_as_it_is():
     layer = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 8))
-    x = torch.randn(128, 4)
+    x = torch.randn(512, 4)
     quantizer, graph = observed(layer, [x])
     before = {n: b.clone() for n, b in graph.named_buffers()}
-    round_weights(quantizer, graph, [[x]])
+    tune_layers(quantizer, graph, [[x]], round_weights)
     changed = {n for n, b in graph.named_buffers() if not torch.equal(b, before[n])}
     assert changed and all(n.split("_")[0].endswith("0.weight") for n in changed), changed
 
@@ -97,7 +99,7 @@ def test_a_layer_called_without_a_batch_stays_nearest(shape):
     x = [torch.randn(shape) for _ in range(100)]
     quantizer, graph = observed(layer, x)
     before = graph.get_buffer("weight_int8").clone()
-    round_weights(quantizer, graph, [[b] for b in x])
+    tune_layers(quantizer, graph, [[b] for b in x], round_weights)
     assert torch.equal(graph.get_buffer("weight_int8"), before)
 
 
@@ -105,7 +107,7 @@ def test_a_weight_alone_is_the_nearest_integer_of_the_scale():
     """With one input there is nothing to spread the error over."""
     layer = nn.Linear(1, 6)
     quantizer, graph = observed(layer, [torch.randn(64, 1)])
-    round_weights(quantizer, graph, [[torch.randn(64, 1)]])
+    tune_layers(quantizer, graph, [[torch.randn(64, 1)]], round_weights)
     q, scale = (graph.get_buffer(f"weight_{kind}") for kind in ("int8", "scale"))
     torch.testing.assert_close(q * scale[:, None], layer.weight.detach(), rtol=1 / 127, atol=0)
 
@@ -116,7 +118,7 @@ def test_two_inputs_that_are_one_share_their_errors():
     layer.weight.data[:, 2] = 1.0  # has the whole range
     x = torch.randn(256, 2)[:, [0, 0, 1]]
     quantizer, graph = observed(layer, [x])
-    round_weights(quantizer, graph, [[x]])
+    tune_layers(quantizer, graph, [[x]], round_weights)
     q, scale = (graph.get_buffer(f"weight_{kind}") for kind in ("int8", "scale"))
     error = ((q * scale[:, None])[:, :2].sum(1) - layer.weight[:, :2].sum(1)).abs() / scale
     nearest = (layer.weight / scale[:, None]).round() * scale[:, None] - layer.weight
@@ -138,7 +140,7 @@ def test_out_of_time_all_stay_nearest():
     batches = [args[0] for args in calls(inputs)]
     quantizer, graph = observed(net, batches)
     before = {n: b.clone() for n, b in graph.named_buffers()}
-    round_weights(quantizer, graph, [[b] for b in batches], seconds=0.0)
+    tune_layers(quantizer, graph, [[b] for b in batches], partial(round_weights, seconds=0.0))
     assert all(torch.equal(b, before[n]) for n, b in graph.named_buffers())
 
 
@@ -148,11 +150,12 @@ def test_it_works_on_with_bias_correction():
     quantizer, graph = observed(net, batches)
     x = torch.cat([args[0] for args in calls(inputs, 16)])
     plain = octavo.sqnr(net(x), graph(x)[0])
-    round_weights(quantizer, graph, [[b] for b in batches])
-    correct_biases(quantizer, graph, [[b] for b in batches])
+    tune_layers(quantizer, graph, [[b] for b in batches], round_weights, correct_biases)
     assert octavo.sqnr(net(x), graph(x)[0]) > plain + 1
 
 
 def test_a_graph_not_emitted_is_refused():
     with pytest.raises(AttributeError):
-        round_weights(Quantizer(nn.Linear(2, 2)), torch.fx.symbolic_trace(nn.Linear(2, 2)), [])
+        tune_layers(
+            Quantizer(nn.Linear(2, 2)), fx.symbolic_trace(nn.Linear(2, 2)), [], round_weights
+        )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import along, attribute, drop_unread, new_attribute, own_path
+from ..tensors import along, attribute, new_attribute, own_path
 from ..tidy.batch_norm import OUTPUT_AXIS
-from .runs import Runs
+from .runs import Runs, Visit
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -30,30 +30,24 @@ POSITIONS = 1024  # of a sample's that spreads and errors are taken of
 FLATTEST = 0.05  # where an activation hardly moves with its input, its mean is left alone
 
 
-@torch.no_grad()
-def correct_biases(
-    quantizer: Quantizer, quantized: fx.GraphModule, batches: Sequence[Sequence[Tensor]]
-) -> None:
-    """Correct the biases of the int8 weights in a graph that `quantizer` has just emitted.
-
-    batches: flat inputs. All of them pass one operator before the next, in both graphs: memory is
-        that of two forward passes of them all together, so a few dozen samples are right.
-    """
+def correct_biases(quantizer: Quantizer, runs: Runs) -> Visit:
+    """For `tune_layers`: correct the biases of the layers with int8 weights."""
     sites = [rule for rule in quantizer.weighted_sites() if _can_be_shifted(quantizer, rule)]
     copies = quantizer.conversion.copies
     emitted = {copies[rule.root]: rule for rule in sites}
-    floats, runs = Runs(quantizer.module, batches), Runs(quantized, batches)
+    floats = Runs(quantizer.module, runs.batches)
     passed = iter(floats)  # in the order in which the sites were emitted
-    for node in runs:
-        if node in emitted:
-            rule = emitted[node]
-            next(n for n in passed if n is rule.root)
-            operator = copies[rule.operator]
-            shift = _find_shift(runs, operator, node, floats.values(rule.root))
-            _add_to_bias(quantized, operator, shift)
-    quantized.graph.eliminate_dead_code()
-    drop_unread(quantized)
-    quantized.recompile()
+
+    def visit(node: fx.Node) -> None:
+        if node not in emitted:
+            return
+        rule = emitted[node]
+        next(n for n in passed if n is rule.root)
+        operator = copies[rule.operator]
+        shift = _find_shift(runs, operator, node, floats.values(rule.root))
+        _add_to_bias(runs.module, operator, shift)
+
+    return visit
 
 
 def _can_be_shifted(quantizer: Quantizer, rule: Weighted) -> bool:

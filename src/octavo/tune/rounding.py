@@ -13,18 +13,16 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, fx
 
 from ..qparams import QSpec
 from ..tensors import attribute, set_buffer
-from .runs import Runs
+from .runs import Runs, Visit
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -35,52 +33,33 @@ LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 SHARES = torch.linspace(1.0, 0.6, 21)  # scales tried, of the one that clips nothing
 DAMPING = 0.01  # of the inputs' mean variance: what few samples say of it is not all there is
 POSITIONS, OF_AN_INPUT = 2_000, 32  # of a layer that are looked at: so many, and for each input
-EVIDENCE = 16  # positions for each input of an output: of fewer, chance would choose the integers
+EVIDENCE = 64  # positions for each input of an output: of fewer, chance would choose the integers
 BLOCK = 128  # inputs whose updates of all later ones are done together
 
 
-@torch.no_grad()
-def round_weights(
-    quantizer: Quantizer,
-    quantized: fx.GraphModule,
-    batches: Sequence[Sequence[Tensor]],
-    seconds: float = float("inf"),
-) -> None:
-    """Round the int8 weights of a graph that `quantizer` has just emitted for least output error.
+def round_weights(quantizer: Quantizer, runs: Runs, seconds: float = float("inf")) -> Visit:
+    """For `tune_layers`: round a layer's int8 weights for least output error.
 
-    batches: flat inputs, some dozens of samples; memory is that of one forward pass of them all.
     seconds: layers that come after so much time keep the nearest integers.
     """
     copies = quantizer.conversion.copies
     rules = {copies[rule.operator]: rule for rule in quantizer.weighted_sites()}
     readers = Counter(layer.args[1] for layer in rules)
-    runs, start = Runs(quantized, batches), time.monotonic()
-    for node in _shown(runs, len(quantized.graph.nodes)):
+    end = time.monotonic() + seconds
+
+    def visit(node: fx.Node) -> None:
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
-        if not alone or not rules[node].batched(quantizer) or time.monotonic() - start > seconds:
-            continue
+        if not alone or not rules[node].batched(quantizer) or time.monotonic() > end:
+            return
         weight = attribute(quantizer.module, rules[node].operator.args[1].target).detach().float()
         positions = sum(v.numel() for v in runs.values(node)) // len(weight)
         if positions >= EVIDENCE * weight[0].numel():
-            _round_layer(quantized, node, weight, quantizer.weight_spec, runs)
+            _round_layer(runs, node, weight, quantizer.weight_spec)
+
+    return visit
 
 
-def _shown(nodes: Runs, total: int) -> Iterator[fx.Node]:
-    """The nodes, with a bar on a terminal."""
-    console = Console(stderr=True)
-    yield from track(
-        nodes,
-        "rounding weights",
-        total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-def _round_layer(
-    module: fx.GraphModule, layer: fx.Node, weight: Tensor, spec: QSpec, runs: Runs
-) -> None:
+def _round_layer(runs: Runs, layer: fx.Node, weight: Tensor, spec: QSpec) -> None:
     """Store better integers and scales for a layer's weight, and run it with them."""
     dequantized: Any = layer.args[1]
     stored, stored_scale = dequantized.args[:2]
@@ -90,8 +69,8 @@ def _round_layer(
     rows = weight.double().reshape(groups, -1, inputs)
     scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2), spec)
     integers = _spread_errors(rows, scale, covariance, spec)
-    set_buffer(module, stored.target, integers.reshape(weight.shape).to(torch.int8))
-    set_buffer(module, stored_scale.target, scale.flatten().float())
+    set_buffer(runs.module, stored.target, integers.reshape(weight.shape).to(torch.int8))
+    set_buffer(runs.module, stored_scale.target, scale.flatten().float())
     for node in (stored, stored_scale, dequantized, layer):
         runs.run(node)
 

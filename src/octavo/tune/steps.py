@@ -13,6 +13,7 @@ from ..measure import Noise, Step, compare, output_noise
 from .bias import correct_biases
 from .equalize import equalize
 from .rounding import round_weights
+from .runs import Method, tune_layers
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer
@@ -79,10 +80,13 @@ def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
 
 def _emit(quantizer: Quantizer, methods: Sequence[str], evidence: Evidence) -> fx.GraphModule:
     graph = quantizer.quantize()
-    if "round_weights" in methods:
-        round_weights(quantizer, graph, evidence.tuning, quantizer.config.rounding_seconds)
-    if "correct_biases" in methods:
-        correct_biases(quantizer, graph, evidence.tuning)
+    made: dict[str, Method] = {
+        "round_weights": functools.partial(
+            round_weights, seconds=quantizer.config.rounding_seconds
+        ),
+        "correct_biases": correct_biases,
+    }
+    tune_layers(quantizer, graph, evidence.tuning, *(made[m] for m in methods))
     return graph
 
 
@@ -112,7 +116,5 @@ def _trial(quantizer: Quantizer, evidence: Evidence) -> Noise:
     """
     for inputs in evidence.tuning:
         quantizer.observe_flat(inputs)
-    graph = quantizer.quantize()
-    if quantizer.config.correct_biases:
-        correct_biases(quantizer, graph, evidence.tuning)
-    return evidence.noise(graph)
+    methods = ["correct_biases"] if quantizer.config.correct_biases else []
+    return evidence.noise(_emit(quantizer, methods, evidence))
