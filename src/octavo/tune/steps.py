@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
+from ..capture import Call
+from ..data import batch_size, some_samples
 from ..measure import Noise, Step, compare, output_noise
 from .bias import correct_biases
 from .equalize import equalize
@@ -23,6 +25,7 @@ Batches = Sequence[Sequence[Tensor]]
 METHODS = {"round_weights": "weight rounding", "correct_biases": "bias correction"}
 # In dB, on the samples measured on: equalized channels have less room for what is unlike them.
 EQUALIZED_GAINS = 0.5
+TRIAL_SAMPLES = 8  # tuned on and measured on to see that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +39,18 @@ class Converted:
 
 
 class Evidence:
-    """Flat inputs to tune with, and others, with the float model's outputs, to measure noise on."""
+    """Flat inputs to tune with, and others, with the float model's outputs, to measure noise on.
+
+    Without any to tune with, those to measure on serve for both.
+    """
 
     def __init__(self, module: fx.GraphModule, tuning: Batches, measuring: Batches) -> None:
         self.module, self.tuning, self.measuring = module, tuning or measuring, measuring
+
+    def part(self, samples: int) -> Evidence:
+        """Fewer of both, for a trial."""
+        few = [list(_first(batches, samples)) for batches in (self.tuning, self.measuring)]
+        return Evidence(self.module, *few)
 
     @functools.cached_property
     def references(self) -> list[Any]:
@@ -54,6 +65,14 @@ class Evidence:
         """A graph that `quantizer` has emitted, with its noise."""
         pairs = quantizer.emitted()
         return Converted(graph, *compare(quantizer.module, graph, pairs, self.measuring))
+
+
+def _first(batches: Batches, samples: int) -> Iterator[Sequence[Tensor]]:
+    for inputs in batches:
+        if samples > 0:
+            call: Call = (tuple(inputs), {})
+            yield some_samples(call, 0, samples)[0]
+            samples -= batch_size(call)
 
 
 def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
@@ -100,9 +119,9 @@ def equalize_if_better(
     module = equalize(quantizer, evidence.tuning)
     if module is None:
         return quantizer, ()
+    few = evidence.part(TRIAL_SAMPLES)
     before, after = (
-        _trial(quantizer.twin(form, observer="minmax"), evidence)
-        for form in (quantizer.module, module)
+        _trial(quantizer.twin(form, observer="minmax"), few) for form in (quantizer.module, module)
     )
     kept = after.sqnr >= before.sqnr + EQUALIZED_GAINS
     step = Step("equalization", before.sqnr, after.sqnr, kept)
