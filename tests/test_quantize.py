@@ -203,3 +203,17 @@ def test_a_model_on_a_gpu_is_quantized_there(name, preset):
     result = q(*args, **kwargs)
     assert all(t.is_cuda for t in torch.utils._pytree.tree_leaves(result))
     assert octavo.sqnr(net(*args, **kwargs), result) > 15
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 20), (7,)])
+def test_calls_without_a_batch_are_one_sample_each(shape):
+    image = len(shape) == 3
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3) if image else nn.Linear(7, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 3) if image else nn.Linear(8, 4),
+    )
+    q = octavo.quantize(net, [torch.randn(shape) for _ in range(30)])
+    x = torch.randn(shape)
+    assert octavo.sqnr(net(x), q(x)) > 25
+    assert octavo.sqnr(q(x), q.compile()(x)) > 35

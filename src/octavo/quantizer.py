@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -267,8 +267,18 @@ class Quantizer:
 
     def weighted_sites(self) -> list[Weighted]:
         """The rules of all sites whose weight became int8."""
-        rules = [self.rule_of(self.matches[name][0]) for name in self.reads]
-        return [r for r in rules if isinstance(r, Weighted) and r.root in self.conversion.copies]
+        return [rule for rule in self._weighted() if rule.root in self.conversion.copies]
+
+    def _weighted(self) -> Iterator[Weighted]:
+        for name in self.reads:
+            rule = self.rule_of(self.matches[name][0])
+            if isinstance(rule, Weighted):
+                yield rule
+
+    @property
+    def batched(self) -> bool:
+        """Whether the layers are called on batches of samples, not each time on one without."""
+        return all(rule.batched(self) for rule in self._weighted())
 
     def rule_of(self, node: fx.Node) -> Rule | None:
         """The rule whose site ends at `node`."""

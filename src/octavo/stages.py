@@ -88,9 +88,10 @@ class Samples:
 
     def keep(self, call: Call, start: int) -> int:
         """Keep samples of a call from `start` on while there is room; returns where it ended."""
-        stop = min(batch_size(call), start + self.room)
+        batched = self.quantizer.batched
+        stop = min(batch_size(call) if batched else 1, start + self.room)
         if stop > start:
-            args, kwargs = some_samples(call, start, stop)
+            args, kwargs = some_samples(call, start, stop) if batched else call
             self.kept.append(self.quantizer.flatten(args, kwargs))
             self.room -= stop - start
         return stop

@@ -30,7 +30,9 @@ def choose_for_latency(quantizer: Quantizer, inputs: Sequence[Tensor]) -> None:
     Convolutions and linear layers are not tried: their int8 kernels are two to four times as
     fast. inputs: flat inputs of one call; its first sample is what is timed.
     """
-    (sample, _) = some_samples((tuple(inputs), {}), 0, 1)
+    sample = tuple(inputs)
+    if quantizer.batched:
+        sample, _ = some_samples((sample, {}), 0, 1)
     fastest = _compiled(quantizer, sample)
     for kind, sites in _kinds(quantizer).items():
         before = dict(quantizer.float_reasons)
