@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 from torch import fx, nn
@@ -11,8 +9,8 @@ from octavo.quantizer import Quantizer
 from octavo.tune import correct_biases, round_weights, rounding, tune_layers
 
 
-def observed(net, batches):
-    quantizer = Quantizer(net.eval(), config=Config())
+def observed(net, batches, **settings):
+    quantizer = Quantizer(net.eval(), config=Config(**settings))
     for x in batches:
         quantizer.observe(x)
     return quantizer, quantizer.quantize()
@@ -138,9 +136,9 @@ def test_networks_round_in_every_shape_and_stay_the_same_in_both_engines(name):
 def test_out_of_time_all_stay_nearest():
     net, inputs = make("residual")
     batches = [args[0] for args in calls(inputs)]
-    quantizer, graph = observed(net, batches)
+    quantizer, graph = observed(net, batches, rounding_seconds=0.0)
     before = {n: b.clone() for n, b in graph.named_buffers()}
-    tune_layers(quantizer, graph, [[b] for b in batches], partial(round_weights, seconds=0.0))
+    tune_layers(quantizer, graph, [[b] for b in batches], round_weights)
     assert all(torch.equal(b, before[n]) for n, b in graph.named_buffers())
 
 

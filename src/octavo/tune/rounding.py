@@ -37,15 +37,15 @@ EVIDENCE = 64  # positions for each input of an output: of fewer, chance would c
 BLOCK = 128  # inputs whose updates of all later ones are done together
 
 
-def round_weights(quantizer: Quantizer, runs: Runs, seconds: float = float("inf")) -> Visit:
-    """For `tune_layers`: round a layer's int8 weights for least output error.
+def round_weights(quantizer: Quantizer, runs: Runs) -> Visit:
+    """For `tune_layers`: round the int8 weights of a layer for least output error.
 
-    seconds: layers that come after so much time keep the nearest integers.
+    Layers that come after `Config.rounding_seconds` keep the nearest integers.
     """
     copies = quantizer.conversion.copies
     rules = {copies[rule.operator]: rule for rule in quantizer.weighted_sites()}
     readers = Counter(layer.args[1] for layer in rules)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + quantizer.config.rounding_seconds
 
     def visit(node: fx.Node) -> None:
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1

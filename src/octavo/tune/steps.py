@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from ..quantizer import Quantizer
 
 Batches = Sequence[Sequence[Tensor]]
-# What Config may ask for, in the order in which it is done -> what it is called.
-METHODS = {"round_weights": "weight rounding", "correct_biases": "bias correction"}
+# What Config may ask for, in the order in which each layer gets it.
+METHODS: dict[str, tuple[str, Method]] = {
+    "round_weights": ("weight rounding", round_weights),
+    "correct_biases": ("bias correction", correct_biases),
+}
 # In dB, on the samples measured on: equalized channels have less room for what is unlike them.
 EQUALIZED_GAINS = 0.5
 TRIAL_SAMPLES = 8  # tuned on and measured on to see that
@@ -89,7 +92,7 @@ def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
     for methods in [wanted, *alone]:
         tried = evidence.measured(quantizer, _emit(quantizer, methods, evidence))
         kept = tried.output.ratio <= plain.ratio
-        name = " and ".join(METHODS[m] for m in methods)
+        name = " and ".join(METHODS[m][0] for m in methods)
         steps.append(Step(name, plain.sqnr, tried.output.sqnr, kept))
         if kept:
             return dataclasses.replace(tried, steps=tuple(steps))
@@ -99,13 +102,8 @@ def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
 
 def _emit(quantizer: Quantizer, methods: Sequence[str], evidence: Evidence) -> fx.GraphModule:
     graph = quantizer.quantize()
-    made: dict[str, Method] = {
-        "round_weights": functools.partial(
-            round_weights, seconds=quantizer.config.rounding_seconds
-        ),
-        "correct_biases": correct_biases,
-    }
-    tune_layers(quantizer, graph, evidence.tuning, *(made[m] for m in methods))
+    if methods:
+        tune_layers(quantizer, graph, evidence.tuning, *(METHODS[m][1] for m in methods))
     return graph
 
 
