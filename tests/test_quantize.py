@@ -205,6 +205,7 @@ def test_a_model_on_a_gpu_is_quantized_there(name, preset):
     assert octavo.sqnr(net(*args, **kwargs), result) > 15
 
 
+@pytest.mark.filterwarnings("ignore:OpenVINO cannot run all")
 @pytest.mark.parametrize("shape", [(3, 20, 20), (7,)])
 def test_calls_without_a_batch_are_one_sample_each(shape):
     image = len(shape) == 3
