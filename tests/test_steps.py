@@ -29,6 +29,12 @@ def test_a_part_of_the_evidence_is_its_first_samples():
     assert torch.equal(torch.cat([inputs[0] for inputs in few.measuring]), x[:3])
 
 
+def test_without_a_batch_each_input_is_a_sample():
+    images = [[torch.randn(3, 5, 5)] for _ in range(6)]
+    few = Evidence(nn.Identity(), images, images, batched=False).part(4)
+    assert [inputs[0].shape for inputs in few.tuning] == [(3, 5, 5)] * 4
+
+
 @torch.no_grad()
 def test_what_does_not_help_is_undone(monkeypatch):
     def ruin(quantizer, runs):

@@ -101,14 +101,18 @@ def _of(t: Tensor) -> str:
     return f"of shape {tuple(t.shape)} and dtype {t.dtype}"
 
 
-def batch_size(call: Call) -> int:
-    """The length of the first dimension of a call's first tensor."""
+def batch_size(call: Call, batched: bool = True) -> int:
+    """The length of the first dimension of a call's first tensor; 1 where there is no batch."""
+    if not batched:
+        return 1
     first = next(t for t in pytree.tree_leaves(call) if isinstance(t, Tensor))
     return first.shape[0] if first.dim() else 1
 
 
-def some_samples(call: Call, start: int, stop: int) -> Call:
-    """The call with only these of its samples; all of it where that is unclear."""
+def some_samples(call: Call, start: int, stop: int, batched: bool = True) -> Call:
+    """The call with only these of its samples; all of it where that is unclear or it is one."""
+    if not batched:
+        return call
     size = batch_size(call)
 
     def cut(t: Tensor) -> Tensor:

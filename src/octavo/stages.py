@@ -63,7 +63,8 @@ class Calibration:
     @functools.cached_property
     def evidence(self) -> Evidence:
         """What was kept, when enough was seen."""
-        return Evidence(self.quantizer.module, self.tuning.kept, self.measuring.kept)
+        tuning, measuring, quantizer = self.tuning.kept, self.measuring.kept, self.quantizer
+        return Evidence(quantizer.module, tuning, measuring, quantizer.batched)
 
     def finish(self, evaluate: Evaluate | None = None, max_drop: float = 0.0) -> QuantizedModel:
         """Choose for speed, convert, tune, reach the goals, and report."""
@@ -71,7 +72,7 @@ class Calibration:
             self._equalize()
         quantizer, evidence = self.quantizer, self.evidence
         if quantizer.config.optimize == "latency":
-            choose_for_latency(quantizer, evidence.measuring[0])
+            choose_for_latency(quantizer, evidence.part(1).measuring[0])
         done = convert_guarded(quantizer, evidence, evaluate, max_drop)
         done = dataclasses.replace(done, steps=self.steps + done.steps)
         report = make_report(quantizer, done)
@@ -83,15 +84,14 @@ class Samples:
     """Inputs kept for later, up to a number of samples, as the flat inputs of a graph."""
 
     def __init__(self, quantizer: Quantizer, room: int) -> None:
-        self.quantizer, self.room = quantizer, room
+        self.quantizer, self.room, self.batched = quantizer, room, quantizer.batched
         self.kept: list[list[Tensor]] = []
 
     def keep(self, call: Call, start: int) -> int:
         """Keep samples of a call from `start` on while there is room; returns where it ended."""
-        batched = self.quantizer.batched
-        stop = min(batch_size(call) if batched else 1, start + self.room)
+        stop = min(batch_size(call, self.batched), start + self.room)
         if stop > start:
-            args, kwargs = some_samples(call, start, stop) if batched else call
+            args, kwargs = some_samples(call, start, stop, self.batched)
             self.kept.append(self.quantizer.flatten(args, kwargs))
             self.room -= stop - start
         return stop

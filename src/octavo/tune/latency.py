@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..calibrate import operator_name
-from ..data import some_samples
 from ..rules import Weighted
 
 if TYPE_CHECKING:
@@ -28,17 +27,14 @@ def choose_for_latency(quantizer: Quantizer, inputs: Sequence[Tensor]) -> None:
     """Turn float each kind of operator without which the model runs faster.
 
     Convolutions and linear layers are not tried: their int8 kernels are two to four times as
-    fast. inputs: flat inputs of one call; its first sample is what is timed.
+    fast. inputs: flat inputs of the call that is timed.
     """
-    sample = tuple(inputs)
-    if quantizer.batched:
-        sample, _ = some_samples((sample, {}), 0, 1)
-    fastest = _compiled(quantizer, sample)
+    fastest = _compiled(quantizer, inputs)
     for kind, sites in _kinds(quantizer).items():
         before = dict(quantizer.float_reasons)
         reason = f"the model runs faster on this machine with {kind} in float"
         quantizer.set_float(before | dict.fromkeys(sites, reason))
-        candidate = _compiled(quantizer, sample)
+        candidate = _compiled(quantizer, inputs)
         if time_ratio(candidate, fastest) < WORTH_IT:
             fastest = candidate
         else:

@@ -44,16 +44,23 @@ class Converted:
 class Evidence:
     """Flat inputs to tune with, and others, with the float model's outputs, to measure noise on.
 
-    Without any to tune with, those to measure on serve for both.
+    Without any to tune with, those to measure on serve for both. Where they are not `batched`, each
+    is one sample.
     """
 
-    def __init__(self, module: fx.GraphModule, tuning: Batches, measuring: Batches) -> None:
+    def __init__(
+        self, module: fx.GraphModule, tuning: Batches, measuring: Batches, batched: bool = True
+    ) -> None:
         self.module, self.tuning, self.measuring = module, tuning or measuring, measuring
+        self.batched = batched
 
     def part(self, samples: int) -> Evidence:
         """Fewer of both, for a trial."""
-        few = [list(_first(batches, samples)) for batches in (self.tuning, self.measuring)]
-        return Evidence(self.module, *few)
+        tuning, measuring = (
+            list(_first(batches, samples, self.batched))
+            for batches in (self.tuning, self.measuring)
+        )
+        return Evidence(self.module, tuning, measuring, self.batched)
 
     @functools.cached_property
     def references(self) -> list[Any]:
@@ -70,12 +77,12 @@ class Evidence:
         return Converted(graph, *compare(quantizer.module, graph, pairs, self.measuring))
 
 
-def _first(batches: Batches, samples: int) -> Iterator[Sequence[Tensor]]:
+def _first(batches: Batches, samples: int, batched: bool) -> Iterator[Sequence[Tensor]]:
     for inputs in batches:
         if samples > 0:
             call: Call = (tuple(inputs), {})
-            yield some_samples(call, 0, samples)[0]
-            samples -= batch_size(call)
+            yield some_samples(call, 0, samples, batched)[0]
+            samples -= batch_size(call, batched)
 
 
 def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
