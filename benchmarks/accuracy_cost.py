@@ -10,7 +10,6 @@ held before, with the network, the data and all imports in it.
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import re
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import peer_tools
 from accuracy import PEERS
 from accuracy_nets import NETS, tasks
-from peer_table import as_line, machine
+from peer_table import tell
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -64,12 +63,7 @@ def main() -> None:
         for net in options.nets:
             with console.status(f"measuring {net}"):
                 table.add_row(net, *(pool.apply(cost, (net, peer)) for peer in options.peers))
-    out = Console(file=io.StringIO(), width=160)
-    out.print(table)
-    text = f"{as_line(machine())}\n{out.file.getvalue()}"
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
+    tell([table], options.markdown)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,14 @@ noise, and the dearest, by the module that computes it, with its part.
 from __future__ import annotations
 
 import argparse
-import io
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accuracy_nets import NETS, Task, tasks
-from peer_table import as_line, machine
+from peer_table import tell
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, fx
 
@@ -34,7 +31,8 @@ from octavo.measure import Noise
 from octavo.quantizer import Quantizer
 from octavo.stages import Calibration
 from octavo.tensors import attribute, new_attribute, own_path
-from octavo.tune import correct_biases, effects, round_weights, tune_layers
+from octavo.tune import correct_biases, round_weights, tune_layers
+from octavo.tune.effects import rounding_noise
 
 COLUMNS = ("network", "int8 dB", "weights dB", "activations dB", "half of the latter in", "dearest")
 
@@ -86,7 +84,8 @@ def row(name: str, task: Task, config: octavo.Config) -> tuple[str, ...]:
     quantizer = calibration.quantizer  # of the equalized graph, where that was kept
     parts = [in_part(calibration, weights) for weights in (True, False)]
     quantizer.quantize()
-    noise = by_activation(quantizer, calibration.evidence.tuning).most_common()
+    of_values, _, _ = rounding_noise(quantizer, calibration.evidence.tuning)
+    noise = of_values.most_common()
     total, so_far, half = sum(n for _, n in noise), 0.0, 0
     while so_far < total / 2:
         so_far += noise[half][1]
@@ -99,17 +98,6 @@ def row(name: str, task: Task, config: octavo.Config) -> tuple[str, ...]:
         f"{half} of {len(noise)}",
         f"{where} {noise[0][1] / total:.0%}",
     )
-
-
-def by_activation(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> Counter[str]:
-    """Energy at the output of the noise of each value's rounding."""
-    of_values: Counter[str] = Counter()
-    origins = set().union(*effects._origins_of_sites(quantizer).values())
-    for inputs in batches:
-        run = effects._Run(quantizer, origins, [effects._differentiable(x) for x in inputs])
-        for _ in range(effects.PROBES):
-            run.probe(of_values, Counter())
-    return of_values
 
 
 def main() -> None:
@@ -128,12 +116,7 @@ def main() -> None:
             print(f"{name} left out, {task}")
         else:
             table.add_row(*row(name, task, octavo.PRESETS[options.config]))
-    out = Console(file=io.StringIO(), width=160)
-    out.print(table)
-    text = f"{as_line(machine())}\n{out.file.getvalue()}"
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
+    tell([table], options.markdown)
 
 
 if __name__ == "__main__":

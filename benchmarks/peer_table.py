@@ -7,8 +7,9 @@ import importlib.metadata
 import io
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from peer_tools import PEERS, THREADS
 from rich import box
@@ -60,6 +61,17 @@ def cpu_model() -> str:
 
 def as_line(facts: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def tell(tables: Iterable[Table], file: Path | None, width: int = 160) -> None:
+    """Print the machine and tables, and write them to a file if there is one."""
+    console = Console(file=io.StringIO(), width=width)
+    for made in tables:
+        console.print(made)
+    text = f"{as_line(machine())}\n{console.file.getvalue()}"
+    print(text)
+    if file:
+        file.write_text(text)
 
 
 def table(results: list[Result], style: box.Box) -> Table:

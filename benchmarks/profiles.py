@@ -11,7 +11,6 @@ Each cell is the time in ms of all operators of a kind, in the call that took le
 from __future__ import annotations
 
 import argparse
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from typing import Any
 import openvino
 import torch
 from peer_models import MODELS, Samples, inputs, random_model
-from peer_table import as_line, machine
+from peer_table import tell
 from peer_tools import quantize_nncf, warm_up
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import octavo
@@ -95,13 +93,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     options = parser.parse_args()
     warm_up(["nncf"])
-    console = Console(file=io.StringIO(), width=100)
-    for name in options.models:
-        console.print(table(name, profile(name)))
-    text = f"{as_line(machine())}\n{console.file.getvalue()}"
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
+    tell([table(name, profile(name)) for name in options.models], options.markdown, width=100)
 
 
 if __name__ == "__main__":

@@ -35,21 +35,29 @@ def site_effects(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> d
     samples; memory is that of a training step on one batch.
     """
     sites = _origins_of_sites(quantizer)
-    of_values: Counter[str] = Counter()
-    of_weights: Counter[str] = Counter()
-    signal = 0.0
-    for inputs in batches:
-        rounded = {o for origins in sites.values() for o in origins}
-        run = _Run(quantizer, rounded, [_differentiable(x) for x in inputs])
-        for _ in range(PROBES):
-            signal += sum(float(y.detach().square().sum()) for y in run.outputs)
-            run.probe(of_values, of_weights)
+    of_values, of_weights, signal = rounding_noise(quantizer, batches)
     readers = Counter(o for origins in sites.values() for o in origins)
     signal = max(signal, 1e-30)
     return {
         site: (sum(of_values[o] / readers[o] for o in origins) + of_weights[site]) / signal
         for site, origins in sites.items()
     }
+
+
+def rounding_noise(
+    quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]
+) -> tuple[Counter[str], Counter[str], float]:
+    """Energy at the output: of each value's noise, of that of each site's weight, of the signal."""
+    of_values: Counter[str] = Counter()
+    of_weights: Counter[str] = Counter()
+    signal = 0.0
+    rounded = {o for origins in _origins_of_sites(quantizer).values() for o in origins}
+    for inputs in batches:
+        run = _Run(quantizer, rounded, [_differentiable(x) for x in inputs])
+        for _ in range(PROBES):
+            signal += sum(float(y.detach().square().sum()) for y in run.outputs)
+            run.probe(of_values, of_weights)
+    return of_values, of_weights, signal
 
 
 def _origins_of_sites(quantizer: Quantizer) -> dict[str, set[str]]:
