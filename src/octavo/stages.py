@@ -84,14 +84,15 @@ class Samples:
     """Inputs kept for later, up to a number of samples, as the flat inputs of a graph."""
 
     def __init__(self, quantizer: Quantizer, room: int) -> None:
-        self.quantizer, self.room, self.batched = quantizer, room, quantizer.batched
+        self.quantizer, self.room = quantizer, room
         self.kept: list[list[Tensor]] = []
 
     def keep(self, call: Call, start: int) -> int:
         """Keep samples of a call from `start` on while there is room; returns where it ended."""
-        stop = min(batch_size(call, self.batched), start + self.room)
+        batched = self.quantizer.batched
+        stop = min(batch_size(call, batched), start + self.room)
         if stop > start:
-            args, kwargs = some_samples(call, start, stop, self.batched)
+            args, kwargs = some_samples(call, start, stop, batched)
             self.kept.append(self.quantizer.flatten(args, kwargs))
             self.room -= stop - start
         return stop
