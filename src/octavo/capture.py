@@ -52,6 +52,25 @@ class Signature:
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The tensors of a call, in the graph's order; raises CaptureError for another call."""
+        plain = len(args) == self._positional and not kwargs
+        if plain and all(isinstance(a, Tensor) for a in args):
+            tensors = list(args)
+        else:
+            tensors = self._tensors(args, kwargs)
+        for (dtype, shape), t in zip(self._forms, tensors, strict=True):
+            fits = t.dim() == len(shape) and all(
+                want in (None, have) for want, have in zip(shape, t.shape, strict=True)
+            )
+            if not fits or (t.dtype is not dtype and not t.is_floating_point()):
+                expected = ", ".join("any" if d is None else str(d) for d in shape)
+                raise CaptureError(
+                    f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
+                    f"captured with shape ({expected}) and dtype {dtype}"
+                )
+        return tensors
+
+    def _tensors(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """The tensors of a call of any structure."""
         leaves, spec = pytree.tree_flatten(self.bind(args, kwargs))
         if spec != self.in_spec:
             raise CaptureError(
@@ -66,21 +85,25 @@ class Signature:
                     f"argument {i} is {leaves[i]!r}, but the graph was captured with {value!r} "
                     "and is specialised to it: quantize the model again with the other value"
                 )
-        tensors = [leaf for i, leaf in enumerate(leaves) if i not in constants]
-        for (dtype, shape), t in zip(self.inputs, tensors, strict=True):
-            fits = t.dim() == len(shape) and all(
-                want in (None, have) for want, have in zip(shape, t.shape, strict=True)
-            )
-            if not fits or (str(t.dtype) != f"torch.{dtype}" and not t.is_floating_point()):
-                expected = ", ".join("any" if d is None else str(d) for d in shape)
-                raise CaptureError(
-                    f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
-                    f"captured with shape ({expected}) and dtype {dtype}"
-                )
-        return tensors
+        return [leaf for i, leaf in enumerate(leaves) if i not in constants]
+
+    # what most calls are, found once: binding and flattening costs more than a small layer
+
+    @functools.cached_property
+    def _positional(self) -> int:
+        """How many tensors a call of nothing but positional tensors has; -1 for other calls."""
+        call: Call = ((0,) * self.in_spec.num_leaves, {})
+        plain = not self.constants and self.in_spec == pytree.tree_structure(call)
+        return self.in_spec.num_leaves if plain else -1
+
+    @functools.cached_property
+    def _forms(self) -> list[tuple[torch.dtype, tuple[int | None, ...]]]:
+        return [(getattr(torch, dtype), shape) for dtype, shape in self.inputs]
 
     def unflatten(self, outputs: Any) -> Any:
         """The model's output structure, from the graph's flat outputs."""
+        if self.out_spec.is_leaf():
+            return next(iter(outputs))
         return pytree.tree_unflatten(list(outputs), self.out_spec)
 
     def examples(self, length: int) -> tuple[Tensor, ...]:
@@ -359,3 +382,8 @@ def module_path(node: fx.Node) -> str:
     for path, _ in reversed(module_stack(node)):
         return path
     return str(node.target) if node.op == "call_module" else ""
+
+
+def full_name(node: fx.Node) -> str:
+    """What an engine calls a node: "layer1.0.conv1/conv2d_1"."""
+    return f"{module_path(node)}/{node.name}".strip("/")

@@ -23,8 +23,9 @@ class Config:
     min_sqnr: in dB; where the outputs' signal to noise ratio on calibration data is lower, the few
         sites that bring most of the noise are turned float, with a warning. 0 turns it off.
     target_sqnr: in dB; the same without a warning, for an SQNR that is wanted.
-    optimize: "size" (int8 wherever a rule has it) or "latency": kinds of operators, such as "add",
-        without which OpenVINO runs the whole model faster on this machine stay float; some seconds.
+    optimize: "size" (int8 wherever a rule has it) or "latency": sites without which OpenVINO runs
+        the whole model faster on this machine stay float, those of an operator and shape together;
+        some seconds.
     equalize: make the channels of a value alike before calibration, by moving a scale of each from
         the layers that make it to those that read it, where a trial on a few samples shows a gain.
     correct_biases: take back the shift that quantization gives each channel's mean, where that

@@ -93,9 +93,13 @@ class EngineModel(ABC):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the model; returns the model's output structure, of torch tensors."""
+        return self.signature.unflatten(self.run(self.flatten(args, kwargs)))
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        """The inputs of a call as `run` takes them."""
         if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
             args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
-        return self.signature.unflatten(self.run(self.signature.flatten(args, kwargs)))
+        return self.signature.flatten(args, kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start a call and return at once; the Future's `result()` is what the call gives.

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from .. import ops
 from ..calibrate import describe
-from ..capture import Signature, module_path
+from ..capture import Signature, full_name
 from ..tensors import along, attribute
 from . import openvino_masks, openvino_shapes  # noqa: F401  (they enter operators in the table)
 from .openvino_ops import TABLE, Unsupported, each
@@ -104,7 +104,7 @@ class Builder:
     def named(self, value: Any, node: fx.Node) -> Any:
         """A new openvino node as its output, named by module path; anything else as it is."""
         if isinstance(value, openvino.Node):
-            value.friendly_name = f"{module_path(node)}/{node.name}".strip("/")
+            value.friendly_name = full_name(node)
             return value.output(0)
         return value
 

@@ -16,7 +16,7 @@ from torch import fx
 from torch.export import Dim
 
 from .. import ops
-from ..capture import Signature, module_path, quiet
+from ..capture import Signature, full_name, quiet
 from ..errors import EngineError
 from ..tensors import along, attribute, new_attribute, own_path
 from .openvino_build import grid_bounds, passes_grid
@@ -69,7 +69,7 @@ def _name(model: openvino.Model, nodes: dict[str, fx.Node]) -> None:
         if op.get_type_name() == "FakeQuantize":
             op.friendly_name = f"{op.input_value(0).get_node().get_friendly_name()}.quantize"
         elif name in nodes and rest:  # "conv2d/aten.conv2d.default/Add" -> "path/conv2d.Add"
-            node = f"{module_path(nodes[name])}/{name}".strip("/")
+            node = full_name(nodes[name])
             op.friendly_name = f"{node}.{rest.rpartition('/')[2]}"
 
 

@@ -24,7 +24,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from .. import ops
 from ..calibrate import operator_name
-from ..capture import Signature, input_form, module_path
+from ..capture import Signature, full_name, input_form
 from ..errors import EngineError, PartitionWarning
 from ..work import WORK
 from .openvino import CompiledModel, EngineModel, build
@@ -191,7 +191,7 @@ class Stretch:
         """Module path and name of each operator."""
         nodes = [n for n in self.graph.nodes if isinstance(n.target, OpOverload)]
         nodes = [n for n in nodes if operator_name(n) not in UNNAMED]
-        return [f"{module_path(n)}/{n.name}".strip("/") for n in nodes]
+        return [full_name(n) for n in nodes]
 
     def compile(self, core: Any, settings: dict[str, Any]) -> None:
         """Let OpenVINO run it, if it can and there is work that is worth the call."""

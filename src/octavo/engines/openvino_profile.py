@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ..errors import EngineError
 from ..model import QuantizedModel
@@ -56,14 +58,19 @@ def profile(model: Any, *args: Any, rounds: int = 50, **kwargs: Any) -> list[Ope
             f"{type(model).__name__}: no other engine keeps the time of each operator. Of a model "
             "quantized in parts, profile each of `.parts`"
         )
+    return profile_flat(model, model.flatten(args, kwargs), rounds)
+
+
+def profile_flat(model: CompiledModel, inputs: Sequence[Tensor], rounds: int) -> list[Operator]:
+    """`profile` with the flat inputs of a call."""
     timed = CompiledModel(
         model.core, model.model, model.signature, model.settings | {"PERF_COUNT": True}
     )
-    timed(*args, **kwargs)  # compiles
+    timed.run(inputs)  # compiles
     (request,) = (r.request for r in timed.local.requests.values())
     seconds: Counter[str] = Counter()
     for _ in range(rounds):
-        timed(*args, **kwargs)
+        timed.run(inputs)
         for node in request.get_profiling_info():
             if node.status.name == "EXECUTED":
                 seconds[node.node_name] += node.real_time.total_seconds()

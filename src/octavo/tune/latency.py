@@ -1,21 +1,26 @@
-"""Choose for speed: operators that are slower as int8 in the engine stay float.
+"""Choose for speed: sites that are slower as int8 in the engine stay float.
 
-Measured in OpenVINO on this machine, whole model against whole model, since what an int8 operator
-costs lies as much in the conversions around it as in itself.
+Measured in OpenVINO on this machine. Its clock for each operator says which sites could gain
+enough to be tried; whether they do, whole model is measured against whole model, since what an
+int8 operator costs lies as much in the conversions around it as in itself.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..calibrate import operator_name
+from ..capture import full_name
 from ..rules import Weighted
+from ..tensors import attribute
 
 if TYPE_CHECKING:
+    from ..engines.openvino import EngineModel
     from ..quantizer import Quantizer
 
 Call = Callable[[], Any]
@@ -24,39 +29,122 @@ WORTH_IT = 0.98  # of the time: less of a gain is noise
 
 
 def choose_for_latency(quantizer: Quantizer, inputs: Sequence[Tensor]) -> None:
-    """Turn float each kind of operator without which the model runs faster.
+    """Turn float the sites without which the model runs faster.
 
-    Convolutions and linear layers are not tried: their int8 kernels are two to four times as
-    fast. inputs: flat inputs of the call that is timed.
+    Sites of the same operator and shapes are tried together, and only if OpenVINO's clock leaves
+    room for a gain: see `_candidates`. inputs: flat inputs of the call that is timed.
     """
-    fastest = _compiled(quantizer, inputs)
-    for kind, sites in _kinds(quantizer).items():
+    model = _compiled(quantizer, quantizer.quantize())
+    candidates = _candidates(
+        quantizer, Clock(model, inputs), Clock(_compiled(quantizer, quantizer.module), inputs)
+    )
+    fastest = _call(model, inputs)
+    for label, sites in candidates.items():
         before = dict(quantizer.float_reasons)
-        reason = f"the model runs faster on this machine with {kind} in float"
+        reason = f"the model runs faster on this machine with {label} in float"
         quantizer.set_float(before | dict.fromkeys(sites, reason))
-        candidate = _compiled(quantizer, inputs)
+        candidate = _call(_compiled(quantizer, quantizer.quantize()), inputs)
         if time_ratio(candidate, fastest) < WORTH_IT:
             fastest = candidate
         else:
             quantizer.set_float(before)
 
 
-def _kinds(quantizer: Quantizer) -> dict[str, list[str]]:
-    """The int8 sites that compute, by operator, but for those with weights."""
-    kinds: dict[str, list[str]] = {}
+class Clock:
+    """What one call spends on each operator, by OpenVINO's clock.
+
+    A model that OpenVINO runs only in part has none: any of its operators may take forever.
+    """
+
+    rounds = 20
+
+    def __init__(self, model: EngineModel, inputs: Sequence[Tensor]) -> None:
+        from ..engines.openvino import CompiledModel
+        from ..engines.openvino_profile import profile_flat
+
+        self.operators = None
+        if isinstance(model, CompiledModel):
+            self.operators = profile_flat(model, inputs, self.rounds)
+
+    def of(self, names: Iterable[str]) -> float:
+        """Milliseconds of the operators that compute, with others or alone, any of `names`."""
+        if self.operators is None:
+            return math.inf
+        wanted = set(names)
+        return sum(o.milliseconds for o in self.operators if wanted.intersection(o.nodes))
+
+    @property
+    def total(self) -> float:
+        """Milliseconds of all."""
+        return sum(o.milliseconds for o in self.operators or ())
+
+
+def _candidates(quantizer: Quantizer, int8: Clock, plain: Clock) -> dict[str, list[str]]:
+    """What to try, with the most to gain first: what it is -> its sites.
+
+    To gain is all the time of an operator without weights and of its quantization, but what a
+    convolution or linear layer takes more than in float. Shapes with too little are tried with
+    others of their operator.
+    """
+    room = (1 - WORTH_IT) * int8.total
+    gains: dict[str, float] = {}
+    found: dict[str, list[str]] = {}
+    for (kind, *_), sites in _by_likeness(quantizer).items():
+        rule = quantizer.rule_of(quantizer.matches[sites[0]][0])
+        gain = int8.of(full_name(n) for site in sites for n in _emitted(quantizer, site))
+        if isinstance(rule, Weighted):
+            gain -= plain.of(full_name(n) for site in sites for n in quantizer.covered[site])
+        if gain > 0:
+            label = f"{kind} {_form(quantizer.matches[sites[0]][0])}" if gain > room else kind
+            gains[label] = gains.get(label, 0) + gain
+            found.setdefault(label, []).extend(sites)
+    order = sorted(found, key=lambda label: -gains[label])
+    return {label: found[label] for label in order if gains[label] > room}
+
+
+def _by_likeness(quantizer: Quantizer) -> dict[tuple[str, ...], list[str]]:
+    """The int8 sites that compute, by operator, shapes and settings."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name in quantizer.reads:
         rule = quantizer.rule_of(quantizer.matches[name][0])
-        if rule is not None and not rule.lossless and not isinstance(rule, Weighted):
-            kinds.setdefault(operator_name(rule.operator), []).append(name)
-    return kinds
+        if rule is not None and not rule.lossless:
+            shapes = [_shape(quantizer, n) for n in rule.operator.all_input_nodes]
+            settings = fx.map_arg(rule.operator.args, lambda n: None)
+            key = (operator_name(rule.operator), str(shapes), str(settings))
+            alike.setdefault(key, []).append(name)
+    return alike
 
 
-def _compiled(quantizer: Quantizer, sample: Sequence[Tensor]) -> Call:
+def _shape(quantizer: Quantizer, node: fx.Node) -> str:
+    is_weight = node.op == "get_attr"
+    value = attribute(quantizer.module, node.target) if is_weight else node.meta.get("val")
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else ""
+
+
+def _form(node: fx.Node) -> str:
+    """The shape of what a site gives, free sizes as "*": "*x64x56x56"."""
+    value = node.meta.get("val")
+    sizes = value.shape if isinstance(value, Tensor) else ()
+    return "x".join(str(d) if type(d) is int else "*" for d in sizes)
+
+
+def _emitted(quantizer: Quantizer, site: str) -> Iterator[fx.Node]:
+    """What a site and the quantization of what it reads are in the quantized graph."""
+    made = quantizer.conversion
+    yield from (made.copies[n] for n in quantizer.covered[site] if n in made.copies)
+    names = (site, *(n.name for n in quantizer.reads[site]))
+    yield from (made.quant_env[name] for name in names if name in made.quant_env)
+
+
+def _compiled(quantizer: Quantizer, graph: fx.GraphModule) -> EngineModel:
     from ..engines.openvino import compile_graph
 
     assert quantizer.signature is not None
-    model = compile_graph(quantizer.quantize(), quantizer.signature)
-    return lambda: model.run(sample)
+    return compile_graph(graph, quantizer.signature)
+
+
+def _call(model: EngineModel, inputs: Sequence[Tensor]) -> Call:
+    return lambda: model.run(inputs)
 
 
 def time_ratio(a: Call, b: Call) -> float:
