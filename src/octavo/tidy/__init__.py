@@ -18,6 +18,7 @@ from .identity import remove_identities
 from .inline import inline_regions
 from .packed import split_packed_linears
 from .spelling import one_spelling
+from .windows import repeat_window_masks
 
 REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     inline_regions,
@@ -29,6 +30,7 @@ REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
     fold_batch_norm,
     batch_norm_to_affine,
     one_spelling,
+    repeat_window_masks,
     fold_constants,
     fold_affine_forward,
     split_packed_linears,
