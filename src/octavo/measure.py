@@ -103,12 +103,14 @@ def compare(
     quantized: fx.GraphModule,
     pairs: Mapping[str, fx.Node],
     batches: Sequence[Sequence[Tensor]],
-) -> tuple[Noise, dict[str, Noise]]:
+) -> tuple[Noise, dict[str, Noise], list[Any]]:
     """Noise of the output (the noisiest) and of each named value, over a few batches.
 
+    The float outputs, which it needs anyway, come with them.
     pairs: name of a float node -> the quantized graph's node for the same value.
     """
     outputs: list[Noise] = []
+    references: list[Any] = []
     noises = {name: Noise() for name in pairs}
     names = {node: name for name, node in pairs.items()}
     for inputs in batches:
@@ -124,9 +126,9 @@ def compare(
                     value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
                 noises[names[n]].add(kept.pop(names[n]), value)
 
-        reference = _Keeping(float_module, keep).run(*inputs)
-        _add_outputs(outputs, reference, _Keeping(quantized, against).run(*inputs))
-    return _noisiest(outputs), noises
+        references.append(_Keeping(float_module, keep).run(*inputs))
+        _add_outputs(outputs, references[-1], _Keeping(quantized, against).run(*inputs))
+    return _noisiest(outputs), noises, references
 
 
 @torch.no_grad()

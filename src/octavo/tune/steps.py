@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +52,7 @@ class Evidence:
     ) -> None:
         self.module, self.tuning, self.measuring = module, tuning or measuring, measuring
         self.batched = batched
+        self._references: list[Any] | None = None
 
     def part(self, samples: int) -> Evidence:
         """Fewer of both, for a trial."""
@@ -62,19 +62,17 @@ class Evidence:
         )
         return Evidence(self.module, tuning, measuring, self.batched)
 
-    @functools.cached_property
-    def references(self) -> list[Any]:
-        """The float outputs of `measuring`."""
-        return [self.module(*inputs) for inputs in self.measuring]
-
     def noise(self, graph: fx.GraphModule) -> Noise:
         """The noise of a graph's output."""
-        return output_noise(graph, self.measuring, self.references)
+        if self._references is None:
+            self._references = [self.module(*inputs) for inputs in self.measuring]
+        return output_noise(graph, self.measuring, self._references)
 
     def measured(self, quantizer: Quantizer, graph: fx.GraphModule) -> Converted:
         """A graph that `quantizer` has emitted, with its noise."""
         pairs = quantizer.emitted()
-        return Converted(graph, *compare(quantizer.module, graph, pairs, self.measuring))
+        output, sites, self._references = compare(quantizer.module, graph, pairs, self.measuring)
+        return Converted(graph, output, sites)
 
 
 def _first(batches: Batches, samples: int, batched: bool) -> Iterator[Sequence[Tensor]]:
@@ -94,10 +92,11 @@ def convert_tuned(quantizer: Quantizer, evidence: Evidence) -> Converted:
     wanted = [m for m in METHODS if getattr(quantizer.config, m)]
     if not wanted or not quantizer.weighted_sites():
         return evidence.measured(quantizer, graph)
-    plain, steps = evidence.noise(graph), []
+    plain, steps = None, []
     alone = [[m] for m in wanted] if len(wanted) > 1 else []
     for methods in [wanted, *alone]:
         tried = evidence.measured(quantizer, _emit(quantizer, methods, evidence))
+        plain = plain or evidence.noise(graph)  # after it: the float outputs are known
         kept = tried.output.ratio <= plain.ratio
         name = " and ".join(METHODS[m][0] for m in methods)
         steps.append(Step(name, plain.sqnr, tried.output.sqnr, kept))
