@@ -51,7 +51,7 @@ def engine(monkeypatch):
                 kinds = {node.get_type_name() for node in model.model.get_ops()}
                 self.each = int8 if "FakeQuantize" in kinds else plain
 
-            def of(self, names):
+            def of(self, names, without=()):
                 return self.each if list(names) else 0.0
 
         monkeypatch.setattr(latency, "time_ratio", measure)
@@ -138,6 +138,9 @@ def test_the_clock_knows_operators_by_what_they_compute():
     clock = latency.Clock(fast, fast.flatten(args, kwargs))
     assert 0 < clock.of(["conv1/conv2d_1", "conv1/conv2d_1"]) <= clock.total
     assert clock.of(["conv1/conv2d_9"]) == clock.of([]) == 0
+    fused = next(o.nodes for o in clock.operators if "conv2/conv2d_2" in o.nodes)
+    assert any(name.startswith("add") for name in fused)
+    assert clock.of(fused) > clock.of(fused, without=["conv2/conv2d_2"]) == 0
     assert clock.of(o for c in clock.operators for o in c.nodes) <= clock.total
 
 

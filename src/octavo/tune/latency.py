@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..quantizer import Quantizer
 
 Call = Callable[[], Any]
-ROUNDS = 30
+ROUNDS, SECONDS = 30, 0.5  # at least so many, and for so long
 WORTH_IT = 0.98  # of the time: less of a gain is noise
 
 
@@ -66,12 +66,16 @@ class Clock:
         if isinstance(model, CompiledModel):
             self.operators = profile_flat(model, inputs, self.rounds)
 
-    def of(self, names: Iterable[str]) -> float:
-        """Milliseconds of the operators that compute, with others or alone, any of `names`."""
+    def of(self, names: Iterable[str], without: Iterable[str] = ()) -> float:
+        """Milliseconds of the operators that compute any of `names` and none of the others."""
         if self.operators is None:
             return math.inf
-        wanted = set(names)
-        return sum(o.milliseconds for o in self.operators if wanted.intersection(o.nodes))
+        wanted, others = set(names), set(without)
+        return sum(
+            o.milliseconds
+            for o in self.operators
+            if wanted.intersection(o.nodes) and not others.intersection(o.nodes)
+        )
 
     @property
     def total(self) -> float:
@@ -82,16 +86,19 @@ class Clock:
 def _candidates(quantizer: Quantizer, int8: Clock, plain: Clock) -> dict[str, list[str]]:
     """What to try, with the most to gain first: what it is -> its sites.
 
-    To gain is all the time of an operator without weights and of its quantization, but what a
-    convolution or linear layer takes more than in float. Shapes with too little are tried with
-    others of their operator.
+    To gain is all the time of an operator without weights and of the quantization of what it
+    reads, where they are not part of another layer; of a convolution or linear layer only what it
+    takes more than in float. Shapes with too little are tried with others of their operator.
     """
     room = (1 - WORTH_IT) * int8.total
+    layers = {n for rule in quantizer.weighted_sites() for n in _emitted(quantizer, rule.root.name)}
     gains: dict[str, float] = {}
     found: dict[str, list[str]] = {}
     for (kind, *_), sites in _by_likeness(quantizer).items():
         rule = quantizer.rule_of(quantizer.matches[sites[0]][0])
-        gain = int8.of(full_name(n) for site in sites for n in _emitted(quantizer, site))
+        own = {n for site in sites for n in _emitted(quantizer, site)}
+        read = {n for site in sites for n in _quantized(quantizer, site)}
+        gain = int8.of(own | read, without=layers - own)
         if isinstance(rule, Weighted):
             gain -= plain.of(full_name(n) for site in sites for n in quantizer.covered[site])
         if gain > 0:
@@ -128,12 +135,16 @@ def _form(node: fx.Node) -> str:
     return "x".join(str(d) if type(d) is int else "*" for d in sizes)
 
 
-def _emitted(quantizer: Quantizer, site: str) -> Iterator[fx.Node]:
-    """What a site and the quantization of what it reads are in the quantized graph."""
-    made = quantizer.conversion
-    yield from (made.copies[n] for n in quantizer.covered[site] if n in made.copies)
-    names = (site, *(n.name for n in quantizer.reads[site]))
-    yield from (made.quant_env[name] for name in names if name in made.quant_env)
+def _emitted(quantizer: Quantizer, site: str) -> Iterator[str]:
+    """What the engine calls the operators of a site."""
+    copies = quantizer.conversion.copies
+    yield from (full_name(copies[n]) for n in quantizer.covered[site] if n in copies)
+
+
+def _quantized(quantizer: Quantizer, site: str) -> Iterator[str]:
+    """What the engine calls the quantization of what a site reads."""
+    integers = quantizer.conversion.quant_env
+    yield from (full_name(integers[n.name]) for n in quantizer.reads[site] if n.name in integers)
 
 
 def _compiled(quantizer: Quantizer, graph: fx.GraphModule) -> EngineModel:
@@ -149,8 +160,10 @@ def _call(model: EngineModel, inputs: Sequence[Tensor]) -> Call:
 
 def time_ratio(a: Call, b: Call) -> float:
     """The least time of `a` over that of `b`, called in turns."""
-    least = [float("inf")] * 2
-    for _ in range(ROUNDS):
+    least = [math.inf] * 2
+    rounds, until = 0, time.perf_counter() + SECONDS
+    while rounds < ROUNDS or time.perf_counter() < until:
+        rounds += 1
         for i, call in enumerate((a, b)):
             call()  # the caches are the other's
             start = time.perf_counter()
