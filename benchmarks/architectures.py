@@ -209,7 +209,7 @@ class Scores:
     far: list[Tensor]
 
 
-torch.export.register_dataclass(Scores)
+torch.export.register_dataclass(Scores, serialized_type_name="architectures.Scores")
 
 
 class Siamese(nn.Module):

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import enum
 import json
 import os
@@ -256,6 +257,41 @@ def test_structures_that_loading_would_import_for_are_not_saved(make, tmp_path):
     assert q(torch.rand(3, 4)).keys()
     with pytest.raises(FormatError):
         octavo.save(q, tmp_path / "net.octavo")
+
+
+@dataclasses.dataclass
+class Unnamed:
+    logits: torch.Tensor
+
+
+@dataclasses.dataclass
+class Logits:
+    logits: torch.Tensor
+
+
+torch.export.register_dataclass(Unnamed)
+torch.export.register_dataclass(Logits, serialized_type_name="test_storage.Logits")
+
+
+class Classifier(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.kind(self.fc(x))
+
+
+def test_a_class_of_ones_own_is_saved_by_the_name_it_has_in_files(tmp_path):
+    x, path = torch.randn(3, 4), tmp_path / "x.octavo"
+    q = octavo.quantize(Classifier(Logits), x)
+    octavo.save(q, path)
+    loaded = octavo.load(path)(x)
+    assert type(loaded) is Logits and torch.equal(loaded.logits, q(x).logits)
+    unnamed = octavo.quantize(Classifier(Unnamed), x)
+    assert type(unnamed(x)) is Unnamed
+    with pytest.raises(FormatError, match="serialized_type_name="):
+        octavo.save(unnamed, path)
 
 
 def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):

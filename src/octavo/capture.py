@@ -122,7 +122,10 @@ class Signature:
             specs = {k: pytree.treespec_dumps(getattr(self, k)) for k in ("in_spec", "out_spec")}
             json.dumps(self.constants)
         except (NotImplementedError, TypeError) as e:
-            raise CaptureError(f"the call's structure cannot be saved: {e}") from e
+            raise CaptureError(
+                f"the call's structure cannot be saved: {e}\nA class of your own needs a name in "
+                'files: torch.export.register_dataclass(Kind, serialized_type_name="package.Kind")'
+            ) from e
         plain = {k: getattr(self, k) for k in ("parameters", "constants", "inputs")}
         return plain | specs
 

@@ -70,8 +70,9 @@ def check_structure(text: str) -> None:
 
 
 def _plain(context: Any) -> bool:
-    items = context if isinstance(context, list) else [context]
-    return all(i is None or isinstance(i, str | int) for i in items)
+    if isinstance(context, list):  # a dataclass has two lists of names
+        return all(map(_plain, context))
+    return context is None or isinstance(context, str | int)
 
 
 def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
