@@ -51,8 +51,8 @@ def check_structure(text: str) -> None:
     """Refuse a pytree's structure, as `treespec_dumps` writes it, whose loading would import.
 
     PyTorch's loader imports modules that a context names as an object: the factory of a
-    defaultdict, an enum as a key. Plain keys and lists of them are all that is taken, of a context
-    parsed as PyTorch will parse it.
+    defaultdict, an enum as a key. Plain keys, lists of them and lists of these lists are all that
+    is taken, of a context parsed as PyTorch will parse it.
     """
     _, root = parsed(text)
     todo = [root]
@@ -70,9 +70,10 @@ def check_structure(text: str) -> None:
 
 
 def _plain(context: Any) -> bool:
-    if isinstance(context, list):  # a dataclass has two lists of names
-        return all(map(_plain, context))
-    return context is None or isinstance(context, str | int)
+    items = context if isinstance(context, list) else [context]
+    # a dataclass has two lists of names
+    single = [i for item in items for i in (item if isinstance(item, list) else [item])]
+    return all(i is None or isinstance(i, str | int) for i in single)
 
 
 def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
