@@ -7,7 +7,7 @@ from torch import nn
 
 from networks import NETWORKS, make
 from octavo import CaptureError
-from octavo.capture import Signature, capture, module_path
+from octavo.capture import capture, module_path
 from octavo.tidy import tidy
 
 
@@ -22,16 +22,6 @@ def test_the_graph_is_the_model_at_any_batch_size(name):
         torch.testing.assert_close(got, net(*args, **kwargs))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_signature_to_json_and_back(name):
-    net, inputs = make(name)
-    args, kwargs = inputs(2)
-    _, signature = capture(net, args, kwargs)
-    again = Signature.from_json(signature.to_json())
-    assert again == signature
-    assert all(shape[0] is None for _, shape in signature.inputs)
-
-
 def test_a_model_in_training_mode_is_captured_as_eval_and_left_in_training():
     net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4))
     net[1].eval()
@@ -42,14 +32,6 @@ def test_a_model_in_training_mode_is_captured_as_eval_and_left_in_training():
     torch.testing.assert_close(graph(x)[0], copy.deepcopy(net).eval()(x))
     assert [m.training for m in net] == [True, False, True]
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
-
-
-def test_arguments_by_position_and_by_keyword_are_the_same_call():
-    net, inputs = make("structured")
-    (left,), kwargs = inputs(2)
-    _, signature = capture(net, (left,), kwargs)
-    flat = signature.flatten((left, kwargs["right"]), {})
-    assert all(torch.equal(a, b) for a, b in zip(flat, (left, kwargs["right"]), strict=True))
 
 
 def test_writing_through_a_view_and_into_a_buffer_is_kept():
@@ -147,28 +129,6 @@ def test_a_model_that_leaves_pytorch_names_the_line():
 
     with pytest.raises(CaptureError, match=r"test_capture.py:\d+: return torch.tensor"):
         capture(Numpy(), (torch.rand(2, 3),))
-
-
-def test_other_calls_than_the_captured_one_are_refused():
-    net, inputs = make("structured")
-    args, kwargs = inputs(2)
-    _, signature = capture(net, args, kwargs)
-    with pytest.raises(CaptureError, match="structure"):
-        signature.flatten(args, {})
-    with pytest.raises(CaptureError, match="cannot be called like this"):
-        signature.flatten((), kwargs | {"what": 1})
-    with pytest.raises(CaptureError, match="shape"):
-        signature.flatten((torch.rand(2, 4, 16, 16),), kwargs)
-
-
-def test_a_constant_argument_is_part_of_the_graph():
-    net, inputs = make("structured")
-    args, kwargs = inputs(2)
-    graph, signature = capture(net, args, kwargs | {"scale": 2.0})
-    got = signature.unflatten(graph(*signature.flatten(args, kwargs | {"scale": 2.0})))
-    torch.testing.assert_close(got, net(*args, **kwargs, scale=2.0))
-    with pytest.raises(CaptureError, match="specialised"):
-        signature.flatten(args, kwargs | {"scale": 3.0})
 
 
 def test_weights_that_are_nan_are_refused():

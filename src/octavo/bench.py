@@ -12,13 +12,14 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from .capture import Call, Signature, capture
+from .capture import capture
 from .data import calls
 from .engines.openvino_profile import Operator
 from .engines.openvino_profile import profile as profile
 from .measure import sqnr
 from .model import QuantizedModel
 from .report import tensor_bytes
+from .signature import Call, Signature
 from .tidy import tidy
 
 

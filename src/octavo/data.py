@@ -10,8 +10,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from .capture import Call
 from .errors import DataError
+from .signature import Call
 
 ACCEPTED = (
     "a tensor (one batch), a tuple or dict of inputs (one call), an iterable of any of these, "

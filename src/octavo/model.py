@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .capture import Signature
 from .config import Config
 from .report import Report
+from .signature import Signature
 
 
 class QuantizedModel(nn.Module):

@@ -9,12 +9,12 @@ from typing import Any
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from .capture import Call
 from .config import Config
 from .errors import ConfigError, DataError, OctavoError, near_names
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import Report
+from .signature import Call
 from .stages import Calibration
 
 

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from .capture import Call
 from .config import Config, as_config
 from .data import calls
 from .errors import ConfigError, OctavoError
@@ -20,6 +19,7 @@ from .guard import Evaluate
 from .model import QuantizedModel
 from .parts import QuantizedParts, quantize_parts
 from .quantizer import Quantizer
+from .signature import Call
 from .stages import Calibration
 
 

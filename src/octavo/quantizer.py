@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from . import ops
 from .calibrate import Calibrator, Watch, describe
-from .capture import Call, Signature, capture
+from .capture import capture
 from .config import Config
 from .convert import Conversion
 from .cpu import saturates_pairs
@@ -23,6 +23,7 @@ from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .qparams import ACTIVATION, REDUCED_WEIGHT, WEIGHT, QParams, QSpec
 from .rules import Conv, PassThrough, Rule, Weighted
 from .selection import select
+from .signature import Call, Signature
 from .tensors import attribute
 from .tidy import tidy
 from .work import WORK, multiply_adds

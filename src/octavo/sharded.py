@@ -16,13 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from .capture import Call
 from .config import Config, as_config
 from .data import batch_size, calls
 from .errors import ConfigError, OctavoError
 from .guard import Evaluate
 from .model import QuantizedModel
 from .quantizer import Quantizer
+from .signature import Call
 from .stages import Calibration
 from .storage import load, save
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from .capture import Call
 from .data import batch_size, some_samples
 from .guard import Evaluate, convert_guarded
 from .measure import Step
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import make_report
+from .signature import Call
 from .tune import Evidence, choose_for_latency, equalize_if_better
 
 

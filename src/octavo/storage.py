@@ -24,7 +24,7 @@ from torch._ops import OpOverload
 
 from . import ops
 from .allowed import ATEN_OPERATORS, TORCH_VALUES
-from .capture import Signature, module_path
+from .capture import module_path
 from .config import Config
 from .errors import FormatError, OctavoError
 from .file_checks import (
@@ -37,6 +37,7 @@ from .file_checks import (
 )
 from .model import QuantizedModel
 from .report import Report
+from .signature import Signature
 from .tensors import set_buffer
 
 FORMAT = 1

@@ -19,8 +19,9 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from .. import ops
-from ..capture import Signature, quiet
+from ..capture import quiet
 from ..errors import EngineError, FormatError
+from ..signature import Signature
 from . import register_engine
 from .onnx_graph import as_onnx_has_it
 from .openvino import EngineModel

@@ -23,8 +23,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import fx
 
-from ..capture import Signature
 from ..errors import EngineError
+from ..signature import Signature
 from . import register_engine
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from .. import ops
 from ..calibrate import describe
-from ..capture import Signature, full_name
+from ..capture import full_name
+from ..signature import Signature
 from ..tensors import along, attribute
 from . import openvino_masks, openvino_shapes  # noqa: F401  (they enter operators in the table)
 from .openvino_ops import TABLE, Unsupported, each

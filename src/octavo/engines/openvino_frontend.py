@@ -16,8 +16,9 @@ from torch import fx
 from torch.export import Dim
 
 from .. import ops
-from ..capture import Signature, full_name, quiet
+from ..capture import full_name, quiet
 from ..errors import EngineError
+from ..signature import Signature
 from ..tensors import along, attribute, new_attribute, own_path
 from .openvino_build import grid_bounds, passes_grid
 

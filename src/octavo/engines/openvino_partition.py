@@ -24,8 +24,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from .. import ops
 from ..calibrate import operator_name
-from ..capture import Signature, full_name, input_form
+from ..capture import full_name
 from ..errors import EngineError, PartitionWarning
+from ..signature import Signature, input_form
 from ..work import WORK
 from .openvino import CompiledModel, EngineModel, build
 from .openvino_build import WEIGHTED

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from ..capture import Signature
 from ..errors import EngineError
+from ..signature import Signature
 from . import register_engine
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, fx
 
 from .. import ops
-from ..capture import Signature
 from ..errors import EngineError
+from ..signature import Signature
 from ..tensors import attribute, drop_unread
 from .unsigned import make_unsigned
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from ..capture import Call
 from ..data import batch_size, some_samples
 from ..measure import Noise, Step, compare, output_noise
+from ..signature import Call
 from .bias import correct_biases
 from .equalize import equalize
 from .rounding import round_weights
