@@ -204,19 +204,26 @@ class Conversion:
     def weight(self, node: fx.Node, axis: int) -> fx.Node:
         """An int8 weight, dequantized; sites that share the weight share the integers."""
         path = str(node.target)
-        value = attribute(self.quantizer.module, path).detach()
-        if not torch.isfinite(value).all():
-            raise ConversionError(f"weight {path!r} holds NaN or infinity: it cannot be quantized")
         key = path if axis == 0 else f"{path}_axis{axis}"
         if f"{key}_scale" not in self.tensors:
-            p = weight_qparams(value, axis, self.quantizer.weight_spec)
-            integers = (p.spec.qmin, p.spec.qmax, p.spec.dtype)
-            q = ops.quantize(value.float(), p.scale, p.zero_point, *integers, axis)
+            known = self.quantizer.weights
+            if key not in known:
+                known[key] = self.quantized_weight(path, axis)
             # the float tensor may be there as well: an embedding shares the weight of a head
-            args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", p.scale), None, axis)
+            q, scale = (t.clone() for t in known[key])  # a graph's tensors are its own
+            args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", scale), None, axis)
             with self.graph.inserting_after(self.tensors[f"{key}_scale"]):
                 self.grid_env[key] = self.graph.call_function(ops.dequantize, args)
         return self.grid_env[key]
+
+    def quantized_weight(self, path: str, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A weight's integers and their scales."""
+        value = attribute(self.quantizer.module, path).detach()
+        if not torch.isfinite(value).all():
+            raise ConversionError(f"weight {path!r} holds NaN or infinity: it cannot be quantized")
+        p = weight_qparams(value, axis, self.quantizer.weight_spec)
+        integers = (p.spec.qmin, p.spec.qmax, p.spec.dtype)
+        return ops.quantize(value.float(), p.scale, p.zero_point, *integers, axis), p.scale
 
     def tensor(self, path: str, value: torch.Tensor) -> fx.Node:
         """The get_attr node for a tensor, registered once under its path."""

@@ -100,6 +100,7 @@ class Quantizer:
         """Take on the graph to quantize: find matches, wanted values and their observers."""
         self.module, self.graph, self.signature = module, module.graph, signature
         self.modules = dict(module.named_modules())
+        self.weights: dict[str, tuple[Tensor, Tensor]] = {}  # integers, scales: for all emissions
         self.matches: dict[str, tuple[fx.Node, Any]] = {}
         self.covered: dict[str, list[fx.Node]] = {}
         for nodes, handler_type in find_matches(self.graph, self.modules, self.patterns):
@@ -324,6 +325,7 @@ class Quantizer:
     def observe_flat(self, inputs: Sequence[Tensor]) -> Any:
         """`observe` of flat inputs, returning flat outputs."""
         self.batch_size = inputs[0].shape[0] if inputs[0].dim() else 1
+        self.weights.clear()  # who observes again may have trained the model on
         return self.calibrator.calibrate(*inputs)
 
     def observed(self) -> dict[str, DefaultQuant]:
