@@ -11,7 +11,6 @@ import inspect
 import io
 import keyword
 import logging
-import operator
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -21,10 +20,10 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
-from torch._ops import OpOverload
 from torch.export import Dim
 
 from .errors import CaptureError
+from .mutation import evaluate_writes, mutates_views
 from .signature import Call, Signature, bound_arguments, input_form
 
 
@@ -64,9 +63,11 @@ def capture(
         tuple((i, leaf) for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)),
         (),
     )
-    if _mutates_views(program):
-        program = program.run_decompositions({})
-    module = _flat_module(program, {i for i, _ in signature.constants})
+    constants = {i for i, _ in signature.constants}
+    module = _flat_module(program, constants)
+    evaluate_writes(module)
+    if mutates_views(module.graph):
+        module = _flat_module(program.run_decompositions({}), constants)
     values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
     return module, dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
 
@@ -155,48 +156,6 @@ def _explain(model: nn.Module, error: Exception) -> str:
         "leaves PyTorch (numpy, .item()): rewrite that line, or quantize the part of the model "
         "that does not hold it."
     )
-
-
-def _mutates_views(program: Any) -> bool:
-    """Whether some in-place operator writes into a buffer, or what is later read by another name.
-
-    Then replacing it by its twin that returns a new tensor (the rewrite `functional`) is not
-    enough, and torch.export's own, slower, functionalization is needed.
-    """
-    buffers = program.graph_signature.inputs_to_buffers
-    for node in program.graph.nodes:
-        if mutates(node):
-            others = _aliases(node.args[0], node)
-            if any(n.name in buffers for n in (node.args[0], *others)):
-                return True
-            if any(user > node for n in others for user in n.users):
-                return True
-    return False
-
-
-def _aliases(value: fx.Node, before: fx.Node) -> set[fx.Node]:
-    """Other nodes that share memory with `value`, made before the node `before`."""
-    found, todo = {value}, [value]
-    while todo:
-        node = todo.pop()
-        near = [n for n in node.users if n < before and _is_view(n)]
-        near += node.all_input_nodes[:1] if _is_view(node) else []
-        todo += [n for n in near if n not in found]
-        found.update(near)
-    return found - {value}
-
-
-def mutates(node: fx.Node) -> bool:
-    """Whether the node is an ATen operator that writes to one of its inputs."""
-    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
-
-
-def _is_view(node: fx.Node) -> bool:
-    if node.target is operator.getitem:
-        return True
-    if not isinstance(node.target, OpOverload) or mutates(node):
-        return False
-    return any(r.alias_info is not None for r in node.target._schema.returns)
 
 
 def _flat_module(program: Any, constant_positions: set[int]) -> fx.GraphModule:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from ..capture import mutates
+from ..mutation import FACTORIES, mutates
 from ..tensors import attribute, new_attribute, own_path
 
 aten = torch.ops.aten
@@ -14,10 +14,6 @@ aten = torch.ops.aten
 # A constant may grow (a bias table gathered into a matrix), but not without bound.
 LARGEST_GROWTH = 16
 ALWAYS_FINE = 1 << 16
-
-
-# These read only the type of their first argument; masks of shifted windows start like this.
-FACTORIES = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
 
 
 def fold_constants(module: fx.GraphModule) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from ..capture import mutates
+from ..mutation import mutates
 
 
 def functional(module: fx.GraphModule) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from ..capture import mutates
+from ..mutation import mutates
 
 aten = torch.ops.aten
 
