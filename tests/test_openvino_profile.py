@@ -89,3 +89,37 @@ def test_other_engines_and_models_cannot_be_profiled(residual):
     for model in (q.compile("reference"), nn.Linear(2, 2)):
         with pytest.raises(EngineError, match="profile takes a QuantizedModel"):
             profile(model, *args)
+
+
+class Mlp(nn.Module):
+    """Channels last, as Swin's and ConvNeXt's; what it computes is read a second time."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, width), nn.Linear(width, 8)
+
+    def forward(self, x):
+        inner = nn.functional.gelu(self.first(x))
+        return self.last(inner) + x, inner.mean(-1)
+
+
+@pytest.mark.parametrize(
+    "between", [(5,), (4, 6), (2, 3, 4)], ids=lambda sizes: f"{len(sizes) + 2}-d"
+)
+def test_what_follows_a_linear_layer_is_one_with_it_in_any_shape(between):
+    q = octavo.quantize(Mlp(), torch.randn(8, *between, 8))
+    x = torch.randn(3, *between, 8)
+    layers = {o.path: o for o in profile(q, x, rounds=1) if o.kind == "FullyConnected"}
+    assert {"first/linear", "gelu"} <= set(layers["first"].nodes)
+    for got, expected in zip(q.compile()(x), q(x), strict=True):
+        assert got.shape == expected.shape
+        assert octavo.sqnr(expected, got) > 40
+
+
+def test_a_linear_layer_on_sizes_that_vary_keeps_its_shape():
+    calls = [torch.randn(4, n, n + 1, 8) for n in (3, 5)]
+    q = octavo.quantize(Mlp(), calls)
+    for n in (2, 6):
+        x = torch.randn(2, n, 4, 8)
+        for got, expected in zip(q.compile()(x), q(x), strict=True):
+            assert octavo.sqnr(expected, got) > 40

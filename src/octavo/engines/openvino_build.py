@@ -21,11 +21,17 @@ aten = torch.ops.aten
 
 
 class Builder:
-    """Walks the graph once; `values` holds what each node has become."""
+    """Walks the graph once; `values` holds what each node has become.
+
+    OpenVINO fuses what follows a linear layer with it only if that has three dimensions. So one
+    of more is given its input as `rows`, (N, all between, C), and rows are what elementwise
+    operators and the next linear layer then read; with each go the sizes between.
+    """
 
     def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
         self.module, self.signature = module, signature
         self.values: dict[fx.Node, Any] = {}
+        self.rows: dict[fx.Node, tuple[Any, list[int]]] = {}
 
     def build(self) -> openvino.Model:
         """The whole model; raises Unsupported, naming the node, if the table does not do."""
@@ -36,7 +42,7 @@ class Builder:
                 parameters.append(self.parameter(*next(inputs), node.name))
                 self.values[node] = parameters[-1].output(0)
             elif node.op == "call_function":
-                self.values[node] = self.call(node)
+                self.values[node] = self.by_rows(node) or self.call(node)
             elif node.op == "output":
                 results = [self.result(v) for v in node.args[0]]
         return openvino.Model(results, parameters, "octavo")
@@ -66,6 +72,23 @@ class Builder:
         """A tensor as a constant."""
         array = tensor.detach().cpu().contiguous().numpy()
         return ov.constant(array, shared_memory=False).output(0)
+
+    def by_rows(self, node: fx.Node) -> Any:
+        """Lower a linear layer, or what reads its rows, to rows; None for any other operator."""
+        source: Any = node.args[0] if node.args else None
+        target = getattr(node.target, "overloadpacket", node.target)
+        if target is aten.linear:
+            known = self.rows.get(source) or _as_rows(self.load(source))
+        else:
+            known = self.rows.get(source) if target in ELEMENTWISE else None
+        if known is None:
+            return None
+        whole, self.values[source] = self.values[source], known[0]
+        rows = self.call(node)
+        self.values[source] = whole
+        self.rows[node] = rows, known[1]
+        width = rows.get_partial_shape()[2].get_length()
+        return ov.reshape(rows, [0, *known[1], width], True).output(0)
 
     def call(self, node: fx.Node) -> Any:
         """Lower one operator."""
@@ -117,6 +140,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return tuple(_plain(v) for v in value) if isinstance(value, tuple) else value
+
+
+ELEMENTWISE = {
+    *(ops.quantize.overloadpacket, ops.dequantize.overloadpacket),
+    *(aten.relu, aten.gelu, aten.silu, aten.hardswish, aten.hardtanh, aten.leaky_relu),
+}
+
+
+def _as_rows(value: Any) -> tuple[Any, list[int]] | None:
+    """A value of more than three dimensions, all known but the first, as rows."""
+    shape = value.get_partial_shape()
+    if shape.rank.is_dynamic or len(shape) < 4 or any(d.is_dynamic for d in list(shape)[1:]):
+        return None
+    *between, width = (d.get_length() for d in list(shape)[1:])
+    return ov.reshape(value, [0, -1, width], True).output(0), between
 
 
 # ---- operators that look at the graph around them
