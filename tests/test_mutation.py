@@ -6,6 +6,7 @@ from torch import nn
 
 from octavo.capture import capture
 from octavo.mutation import evaluate_writes, mutates
+from octavo.tidy import tidy
 
 x = torch.rand(3, 4)
 
@@ -32,6 +33,17 @@ class ReadBefore(nn.Module):
         mask = torch.zeros(4)
         before = x + mask
         mask[1:] = 3.0
+        return before * mask
+
+
+class ReadByAnotherName(nn.Module):
+    """What an in-place operator returns is the tensor it wrote to."""
+
+    def forward(self, x):
+        mask = torch.zeros(4)
+        ones = mask.fill_(1.0)
+        before = x + ones
+        mask.mul_(3.0)
         return before * mask
 
 

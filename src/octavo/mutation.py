@@ -1,6 +1,7 @@
 """In-place operators: which graphs they make depend on memory, and those that can be run now."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,10 +52,10 @@ def evaluate_writes(module: fx.GraphModule) -> None:
                 return
             continue
         needed |= _sources({node, *shared})
-        if any(user < node and user not in fixed for n in shared for user in n.users):
-            return
-    values: dict[fx.Node, Any] = {}
     order = [n for n in module.graph.nodes if n in needed]
+    if not needed <= fixed or _read_unfinished(order):
+        return
+    values: dict[fx.Node, Any] = {}
     for node in order:
         values[node] = _run(module, node, values)
     for node in order:
@@ -82,6 +83,19 @@ def _fixed(graph: fx.Graph) -> set[fx.Node]:
         if not random and (made or found.issuperset(inputs)):
             found.add(node)
     return found
+
+
+def _read_unfinished(order: Sequence[fx.Node]) -> bool:
+    """Whether any other node reads what one of these, which come in order, writes to later."""
+    memory: dict[fx.Node, fx.Node] = {}  # the node that made it
+    written: dict[fx.Node, fx.Node] = {}  # memory -> the last that writes to it
+    for node in order:
+        source: Any = node.args[0] if mutates(node) or _is_view(node) else node
+        memory[node] = memory.get(source, node)
+        if mutates(node):
+            written[memory[node]] = node
+    reads = ((user, memory[n]) for n in order for user in n.users if user not in memory)
+    return any(made in written and user < written[made] for user, made in reads)
 
 
 def _is_made(node: fx.Node) -> bool:
