@@ -25,7 +25,7 @@ from torch import Tensor, fx
 
 import octavo
 from octavo import ops
-from octavo.capture import module_path
+from octavo.capture import full_name
 from octavo.data import calls
 from octavo.measure import Noise
 from octavo.quantizer import Quantizer
@@ -91,7 +91,7 @@ def row(name: str, task: Task, config: octavo.Config) -> tuple[str, ...]:
         so_far += noise[half][1]
         half += 1
     nodes = {n.name: n for n in quantizer.graph.nodes}
-    where = f"{module_path(nodes[noise[0][0]])}/{noise[0][0]}".strip("/")
+    where = full_name(nodes[noise[0][0]])
     return (
         name,
         *(sqnr(task, graph) for graph in (whole, *parts)),

@@ -1,7 +1,7 @@
 """In-place operators: which graphs they make depend on memory, and those that can be run now."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ FACTORIES = (aten.new_zeros.default, aten.new_ones.default, aten.new_full.defaul
 def mutates(node: fx.Node) -> bool:
     """Whether the node is an ATen operator that writes to one of its inputs."""
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether the ATen operator gives another value each time."""
+    return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
 
 
 def mutates_views(graph: fx.Graph) -> bool:
@@ -57,7 +62,7 @@ def evaluate_writes(module: fx.GraphModule) -> None:
         return
     values: dict[fx.Node, Any] = {}
     for node in order:
-        values[node] = _run(module, node, values)
+        values[node] = evaluated(module, node, values)
     for node in order:
         outside = [u for u in node.users if u not in needed]
         if outside and isinstance(values[node], Tensor):
@@ -77,10 +82,9 @@ def _fixed(graph: fx.Graph) -> set[fx.Node]:
     for node in graph.nodes:
         if not isinstance(node.target, OpOverload):
             continue
-        random = torch.Tag.nondeterministic_seeded in node.target.tags
         inputs = node.all_input_nodes
         made = _is_made(node) and inputs == [node.args[0]]
-        if not random and (made or found.issuperset(inputs)):
+        if not is_random(node) and (made or found.issuperset(inputs)):
             found.add(node)
     return found
 
@@ -115,7 +119,9 @@ def _sources(nodes: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _run(module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+def evaluated(module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """What a node of tensors, factories and `values` gives."""
+
     def value(n: fx.Node) -> Any:
         if n in values:
             return values[n]

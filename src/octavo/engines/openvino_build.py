@@ -83,12 +83,13 @@ class Builder:
             known = self.rows.get(source) if target in ELEMENTWISE else None
         if known is None:
             return None
-        whole, self.values[source] = self.values[source], known[0]
-        rows = self.call(node)
+        rows, between = known
+        whole, self.values[source] = self.values[source], rows
+        given = self.call(node)
         self.values[source] = whole
-        self.rows[node] = rows, known[1]
-        width = rows.get_partial_shape()[2].get_length()
-        return ov.reshape(rows, [0, *known[1], width], True).output(0)
+        self.rows[node] = given, between
+        width = given.get_partial_shape()[2].get_length()
+        return ov.reshape(given, [0, *between, width], True).output(0)
 
     def call(self, node: fx.Node) -> Any:
         """Lower one operator."""

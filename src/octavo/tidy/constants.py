@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from ..mutation import FACTORIES, mutates
+from ..mutation import FACTORIES, evaluated, is_random, mutates
 from ..tensors import attribute, new_attribute, own_path
 
 aten = torch.ops.aten
@@ -25,19 +25,15 @@ def fold_constants(module: fx.GraphModule) -> None:
     state = {n.args[0].target for n in module.graph.nodes if mutates(n)}
     for node in module.graph.nodes:
         inputs = node.all_input_nodes
-        if not (isinstance(node.target, OpOverload) and _is_pure(node)):
+        if not isinstance(node.target, OpOverload) or mutates(node) or is_random(node):
             continue
         if node.target in FACTORIES and inputs == [node.args[0]]:
-            like = node.args[0].meta["val"]
-            values = {node.args[0]: torch.empty(0, dtype=like.dtype, device=like.device)}
+            inputs = []
         elif any(n.op != "get_attr" or n.target in state for n in inputs):
             continue
-        else:
-            values = {n: attribute(module, n.target) for n in inputs}
-        with torch.no_grad():
-            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            result = node.target(*args, **kwargs)
-        room = LARGEST_GROWTH * sum(v.numel() for v in values.values()) + ALWAYS_FINE
+        result = evaluated(module, node, {})
+        read = sum(attribute(module, n.target).numel() for n in inputs)
+        room = LARGEST_GROWTH * read + ALWAYS_FINE
         if isinstance(result, Tensor) and result.numel() <= room:
             _replace(module, node, result)
         elif isinstance(result, list | tuple) and all(isinstance(r, Tensor) for r in result):
@@ -50,7 +46,3 @@ def _replace(module: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
         new = new_attribute(module, own_path("constants", node.name), value.contiguous())
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
-
-
-def _is_pure(node: fx.Node) -> bool:
-    return not mutates(node) and torch.Tag.nondeterministic_seeded not in node.target.tags

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
@@ -38,12 +39,12 @@ def choose_for_latency(quantizer: Quantizer, inputs: Sequence[Tensor]) -> None:
     candidates = _candidates(
         quantizer, Clock(model, inputs), Clock(_compiled(quantizer, quantizer.module), inputs)
     )
-    fastest = _call(model, inputs)
+    fastest = partial(model.run, inputs)
     for label, sites in candidates.items():
         before = dict(quantizer.float_reasons)
         reason = f"the model runs faster on this machine with {label} in float"
         quantizer.set_float(before | dict.fromkeys(sites, reason))
-        candidate = _call(_compiled(quantizer, quantizer.quantize()), inputs)
+        candidate = partial(_compiled(quantizer, quantizer.quantize()).run, inputs)
         if time_ratio(candidate, fastest) < WORTH_IT:
             fastest = candidate
         else:
@@ -95,14 +96,14 @@ def _candidates(quantizer: Quantizer, int8: Clock, plain: Clock) -> dict[str, li
     gains: dict[str, float] = {}
     found: dict[str, list[str]] = {}
     for (kind, *_), sites in _by_likeness(quantizer).items():
-        rule = quantizer.rule_of(quantizer.matches[sites[0]][0])
+        root = quantizer.matches[sites[0]][0]
         own = {n for site in sites for n in _emitted(quantizer, site)}
         read = {n for site in sites for n in _quantized(quantizer, site)}
         gain = int8.of(own | read, without=layers - own)
-        if isinstance(rule, Weighted):
+        if isinstance(quantizer.rule_of(root), Weighted):
             gain -= plain.of(full_name(n) for site in sites for n in quantizer.covered[site])
         if gain > 0:
-            label = f"{kind} {_form(quantizer.matches[sites[0]][0])}" if gain > room else kind
+            label = f"{kind} {_form(root)}" if gain > room else kind
             gains[label] = gains.get(label, 0) + gain
             found.setdefault(label, []).extend(sites)
     order = sorted(found, key=lambda label: -gains[label])
@@ -152,10 +153,6 @@ def _compiled(quantizer: Quantizer, graph: fx.GraphModule) -> EngineModel:
 
     assert quantizer.signature is not None
     return compile_graph(graph, quantizer.signature)
-
-
-def _call(model: EngineModel, inputs: Sequence[Tensor]) -> Call:
-    return lambda: model.run(inputs)
 
 
 def time_ratio(a: Call, b: Call) -> float:
