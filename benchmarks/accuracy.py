@@ -45,7 +45,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import octavo
-from octavo.measure import Noise
+from octavo.metrics import Noise
 
 Run = Callable[[Tensor], Tensor]
 MATRIX = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell"}

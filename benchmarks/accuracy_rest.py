@@ -24,15 +24,17 @@ from rich.table import Table
 from torch import Tensor, fx
 
 import octavo
-from octavo import ops
-from octavo.capture import full_name
-from octavo.data import calls
-from octavo.measure import Noise
+from octavo.calibrate.data import calls
+from octavo.graph import ops
+from octavo.graph.names import full_name, own_path
+from octavo.graph.tensors import attribute, new_attribute
+from octavo.metrics import Noise
 from octavo.quantizer import Quantizer
+from octavo.search.sensitivity import rounding_noise
 from octavo.stages import Calibration
-from octavo.tensors import attribute, new_attribute, own_path
-from octavo.tune import correct_biases, round_weights, tune_layers
-from octavo.tune.effects import rounding_noise
+from octavo.tune.biases import correct_biases
+from octavo.tune.layerwise import tune_layers
+from octavo.tune.rounding import round_weights
 
 COLUMNS = ("network", "int8 dB", "weights dB", "activations dB", "half of the latter in", "dearest")
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import octavo
-from octavo.engines import register_engine
+from octavo.engines.base import register_engine
 
 
 @register_engine("compiled")

@@ -1,14 +1,8 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 import octavo
 from networks import calls, make
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "fashion"))
 
 
 @pytest.fixture(autouse=True)

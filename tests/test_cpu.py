@@ -10,7 +10,7 @@ from torch import nn
 import octavo
 from octavo import Config, ConfigError
 from octavo.cpu import saturates_pairs
-from octavo.qparams import REDUCED_WEIGHT, WEIGHT
+from octavo.graph.qparams import REDUCED_WEIGHT, WEIGHT
 
 
 def multiply_in_pairs(x, w):
@@ -34,9 +34,9 @@ def test_weights_of_eight_bits_do():
 def run_in_pairs(q, x):
     """A quantized linear layer's output by the emulated instruction."""
     tensors = dict(q.named_buffers())
-    (quantize,) = q.graph.find_nodes(op="call_function", target=octavo.ops.quantize)
+    (quantize,) = q.graph.find_nodes(op="call_function", target=octavo.graph.ops.quantize)
     scale, zero_point = (tensors[f"graph_module.{a.target}"] for a in quantize.args[1:3])
-    xq = octavo.ops.quantize(x, scale, zero_point, *quantize.args[3:6])
+    xq = octavo.graph.ops.quantize(x, scale, zero_point, *quantize.args[3:6])
     w = next(t for n, t in tensors.items() if n.endswith("weight_int8"))
     w_scale = next(t for n, t in tensors.items() if n.endswith("weight_scale"))
     sums = multiply_in_pairs(xq[:, None], w[None])

@@ -5,7 +5,7 @@ from torch import nn
 
 import octavo
 from octavo import Config, DataError, Quantizer
-from octavo.qparams import ACTIVATION, SYMMETRIC_ACTIVATION
+from octavo.graph.qparams import ACTIVATION, SYMMETRIC_ACTIVATION
 
 
 class Products(nn.Module):

@@ -37,7 +37,7 @@ def test_examples(name):
 def test_every_public_name_says_what_it_is():
     for name in octavo.__all__:
         thing = getattr(octavo, name)
-        assert isinstance(thing, octavo.patterns.Registry) or (thing.__doc__ or "").strip()
+        assert isinstance(thing, octavo.sites.patterns.Registry) or (thing.__doc__ or "").strip()
 
 
 def test_an_unknown_name_is_an_error():

@@ -11,10 +11,11 @@ from torch import fx, nn
 import octavo
 import original
 from networks import NETWORKS, images, make
-from octavo import ConversionError, DataError, Quantizer, ops
-from octavo.calibrate import operator_name
-from octavo.observers import MinMaxObserver
-from octavo.qparams import choose_qparams
+from octavo import ConversionError, DataError, Quantizer
+from octavo.calibrate.observers import MinMaxObserver
+from octavo.graph import ops
+from octavo.graph.names import operator_name
+from octavo.graph.qparams import choose_qparams
 
 
 class Small(nn.Module):
@@ -98,10 +99,10 @@ def test_range_to_scale_and_zero_point():
     observer = MinMaxObserver()
     observer.observe(torch.tensor([-1.0, 0.5]))
     observer.observe(torch.tensor([2.0]))
-    p = observer.qparams(octavo.qparams.ACTIVATION)
+    p = observer.qparams(octavo.graph.qparams.ACTIVATION)
     assert (p.spec.qmin, p.spec.qmax) == (0, 255)
     assert (p.scale.item(), p.zero_point.item()) == (pytest.approx(3 / 255), 85)
-    assert choose_qparams(0, 0, octavo.qparams.ACTIVATION).scale == 1
+    assert choose_qparams(0, 0, octavo.graph.qparams.ACTIVATION).scale == 1
 
 
 def test_weights_have_a_scale_per_channel_within_127():
@@ -132,7 +133,7 @@ def test_not_implemented_copies_what_the_match_covers():
             self.reason = "not today"
             return NotImplemented
 
-    patterns = {(nn.ReLU, nn.Conv2d): Declines, nn.Conv2d: octavo.rules.conv.Conv}
+    patterns = {(nn.ReLU, nn.Conv2d): Declines, nn.Conv2d: octavo.sites.rules.conv.Conv}
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
     x = torch.randn(2, 3, 8, 8)
     quantizer, module = quantized(net, x, patterns=patterns)
@@ -216,7 +217,7 @@ def test_values_joined_by_cat_share_one_scale():
 def test_a_constructor_of_quants_of_ones_own():
     class Fixed(octavo.DefaultQuant):
         def qparams(self):
-            return choose_qparams(-8, 8, octavo.qparams.ACTIVATION)
+            return choose_qparams(-8, 8, octavo.graph.qparams.ACTIVATION)
 
     _, module = quantized(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), quant_ctor=Fixed)
     tensors = dict(module.named_buffers())

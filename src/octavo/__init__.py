@@ -21,17 +21,17 @@ from .errors import (
     PartitionWarning,
     PatternError,
 )
-from .export import export
-from .measure import sqnr
+from .io.export import export
+from .io.file import load, save
+from .metrics import sqnr
 from .model import QuantizedModel
-from .parts import QuantizedParts
-from .patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .quantize import quantize
 from .quantizer import Quantizer
 from .report import Report
-from .rules import FloatBetween, PassThrough, Rule, Weighted
 from .sharded import quantize_sharded
-from .storage import load, save
+from .sites.patterns import ANY, DEFAULT_PATTERNS, register_pattern
+from .sites.rules import FloatBetween, PassThrough, Rule, Weighted
+from .submodules import QuantizedParts
 
 __version__ = "0.1.0"
 

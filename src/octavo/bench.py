@@ -12,15 +12,15 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from .capture import capture
-from .data import calls
-from .engines.openvino_profile import Operator
-from .engines.openvino_profile import profile as profile
-from .measure import sqnr
+from .calibrate.data import calls
+from .capture.export import capture
+from .capture.signature import Call, Signature
+from .engines.openvino.profile import Operator
+from .engines.openvino.profile import profile as profile
+from .metrics import sqnr
 from .model import QuantizedModel
+from .passes import tidy
 from .report import tensor_bytes
-from .signature import Call, Signature
-from .tidy import tidy
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def compare_engines(
     threads: int | None = None,
 ) -> list[Result]:
     """Eager float, float OpenVINO and int8 OpenVINO, called in turns on the same input."""
-    from .engines.openvino import compile_graph
+    from .engines.openvino.engine import compile_graph
 
     args, kwargs = example_call(model, quantized, data, batch)
     threads = threads or torch.get_num_threads()

@@ -5,8 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from .calibrate.observers import OBSERVERS
 from .errors import ConfigError
-from .observers import OBSERVERS
 
 
 @dataclass(frozen=True)

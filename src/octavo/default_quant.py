@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from .calibrate import describe
+from .calibrate.observers import make_observer
 from .errors import DataError
-from .observers import make_observer
-from .qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
+from .graph.names import describe
+from .graph.qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .capture.signature import Signature
 from .config import Config
 from .report import Report
-from .signature import Signature
 
 
 class QuantizedModel(nn.Module):
@@ -58,9 +58,9 @@ class QuantizedModel(nn.Module):
         >>> q.compile("reference")(torch.rand(3, 4)).shape
         torch.Size([3, 2])
         """
-        from .engines import compile_model
+        from .engines.base import compile_program
 
-        return compile_model(self, engine, **options)
+        return compile_program(self, engine, **options)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Move the tensors, and with them the tensors the graph makes as it runs."""

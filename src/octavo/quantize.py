@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
+from .calibrate.data import calls
+from .capture.signature import Call
 from .config import Config, as_config
-from .data import calls
 from .errors import ConfigError, OctavoError
-from .guard import Evaluate
 from .model import QuantizedModel
-from .parts import QuantizedParts, quantize_parts
 from .quantizer import Quantizer
-from .signature import Call
+from .search.fallback import Evaluate
 from .stages import Calibration
+from .submodules import QuantizedParts, quantize_parts
 
 
 @overload

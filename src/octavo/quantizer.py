@@ -11,22 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from . import ops
-from .calibrate import Calibrator, Watch, describe
-from .capture import capture
+from .calibrate.calibrator import Calibrator, Watch
+from .capture.export import capture
+from .capture.signature import Call, Signature
 from .config import Config
-from .convert import Conversion
+from .convert.emit import Conversion
 from .cpu import saturates_pairs
 from .default_quant import DefaultQuant
 from .errors import CaptureError, ConversionError, DataError
-from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
-from .qparams import ACTIVATION, REDUCED_WEIGHT, WEIGHT, QParams, QSpec
-from .rules import Conv, PassThrough, Rule, Weighted
-from .selection import select
-from .signature import Call, Signature
-from .tensors import attribute
-from .tidy import tidy
-from .work import WORK, multiply_adds
+from .graph import ops
+from .graph.names import describe
+from .graph.qparams import ACTIVATION, REDUCED_WEIGHT, WEIGHT, QParams, QSpec
+from .graph.tensors import attribute
+from .graph.work import WORK, multiply_adds
+from .passes import tidy
+from .sites.patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
+from .sites.rules import Conv, PassThrough, Rule, Weighted
+from .sites.selection import select
 
 aten = torch.ops.aten
 

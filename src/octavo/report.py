@@ -15,10 +15,9 @@ from rich.table import Table
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
-from .calibrate import operator_name
-from .capture import module_path
-from .measure import Step
-from .tensors import attribute
+from .graph.names import module_path, operator_name
+from .graph.tensors import attribute
+from .metrics import Step
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer

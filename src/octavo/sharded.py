@@ -16,15 +16,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from .calibrate.data import batch_size, calls
+from .capture.signature import Call
 from .config import Config, as_config
-from .data import batch_size, calls
 from .errors import ConfigError, OctavoError
-from .guard import Evaluate
+from .io.file import load, save
 from .model import QuantizedModel
 from .quantizer import Quantizer
-from .signature import Call
+from .search.fallback import Evaluate
 from .stages import Calibration
-from .storage import load, save
 
 T = TypeVar("T")
 

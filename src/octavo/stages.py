@@ -8,14 +8,15 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from .data import batch_size, some_samples
-from .guard import Evaluate, convert_guarded
-from .measure import Step
+from .calibrate.data import batch_size, some_samples
+from .capture.signature import Call
+from .metrics import Step
 from .model import QuantizedModel
 from .quantizer import Quantizer
 from .report import make_report
-from .signature import Call
-from .tune import Evidence, choose_for_latency, equalize_if_better
+from .search.fallback import Evaluate, convert_guarded
+from .search.latency import choose_for_latency
+from .tune.steps import Evidence, equalize_if_better
 
 
 class Calibration:

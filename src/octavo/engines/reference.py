@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import register_engine
+from .base import register_engine
 
 if TYPE_CHECKING:
     from ..model import QuantizedModel

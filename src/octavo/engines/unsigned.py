@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from .. import ops
-from ..tensors import attribute, set_buffer
+from ..graph import ops
+from ..graph.tensors import attribute, set_buffer
 
 
 def make_unsigned(module: fx.GraphModule) -> None:

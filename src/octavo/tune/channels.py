@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..tidy.batch_norm import OUTPUT_AXIS
+from ..passes.batch_norm import OUTPUT_AXIS
 
 aten = torch.ops.aten
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from ..tensors import along, attribute, new_attribute, own_path
-from ..tidy.batch_norm import OUTPUT_AXIS
-from ..tidy.emitter import Emitter
+from ..graph.builder import Emitter
+from ..graph.names import own_path
+from ..graph.tensors import along, attribute, new_attribute
+from ..passes.batch_norm import OUTPUT_AXIS
 from .channels import CLAMPS, LAYER_NORM, Group, find_groups, find_open_groups
 
 if TYPE_CHECKING:

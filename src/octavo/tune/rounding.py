@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from ..qparams import QSpec
-from ..tensors import attribute, set_buffer
-from .runs import Runs, Visit
+from ..graph.qparams import QSpec
+from ..graph.tensors import attribute, set_buffer
+from .layerwise import Runs, Visit
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer

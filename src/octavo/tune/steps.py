@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from ..data import batch_size, some_samples
-from ..measure import Noise, Step, compare, output_noise
-from ..signature import Call
-from .bias import correct_biases
+from ..calibrate.data import batch_size, some_samples
+from ..capture.signature import Call
+from ..metrics import Noise, Step, compare, output_noise
+from .biases import correct_biases
 from .equalize import equalize
+from .layerwise import Method, tune_layers
 from .rounding import round_weights
-from .runs import Method, tune_layers
 
 if TYPE_CHECKING:
     from ..quantizer import Quantizer

@@ -1,0 +1,1 @@
+"""Calibrate: real inputs run through the float graph, and observers record ranges."""

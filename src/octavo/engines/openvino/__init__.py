@@ -1,0 +1,1 @@
+"""The OpenVINO engine: `engine` compiles and runs, `build` converts the graph."""

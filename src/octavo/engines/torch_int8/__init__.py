@@ -1,0 +1,1 @@
+"""The torch_int8 engine: `lowering` rewrites to oneDNN kernels, `engine` runs them."""

@@ -1,0 +1,1 @@
+"""What every stage needs of a graph: names, tensors, operators, an interpreter."""

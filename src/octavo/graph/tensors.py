@@ -1,0 +1,48 @@
+"""Tensors of a GraphModule by dotted path: "layer1.0.conv1.weight"."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+def attribute(module: nn.Module, path: Any) -> Any:
+    """What `module.a.b.c` is, for "a.b.c", the target of a get_attr node."""
+    *parents, name = str(path).split(".")
+    for p in parents:
+        module = getattr(module, p)
+    return getattr(module, name)
+
+
+def along(t: Tensor, axis: int | None, dim: int) -> Tensor:
+    """View a 1-d tensor so that it broadcasts along `axis` of a tensor with `dim` dimensions."""
+    if axis is None:
+        return t
+    return t.view([-1 if d == axis % dim else 1 for d in range(dim)])
+
+
+def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
+    """Register a buffer at a dotted path; modules on the way are made."""
+    *parents, name = path.split(".")
+    for p in parents:
+        if p not in module._modules:
+            module.add_module(p, nn.Module())
+        module = module.get_submodule(p)
+    module.register_buffer(name, value.detach())
+
+
+def new_attribute(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
+    """A get_attr node, at the graph's insertion point, for a new buffer `path`."""
+    set_buffer(module, path, value)
+    node = module.graph.get_attr(path)
+    node.meta["val"] = torch.empty_like(value, device="meta")
+    return node
+
+
+def drop_unread(module: fx.GraphModule) -> None:
+    """Delete the buffers that the graph no longer reads."""
+    read = {str(n.target) for n in module.graph.find_nodes(op="get_attr")}
+    for path, _ in list(module.named_buffers(remove_duplicate=False)):
+        if path not in read:
+            parent, _, name = path.rpartition(".")
+            delattr(module.get_submodule(parent), name)

@@ -1,0 +1,1 @@
+"""Files: saving, loading, and exporting for other runtimes."""

@@ -1,0 +1,137 @@
+"""What a file must fulfil beyond being readable: `storage.load` trusts nothing it is given."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from ..errors import FormatError
+from ..graph import ops
+
+# A graph of 10,000 nodes takes some 3 MB; as Python objects JSON takes up to 30 times its size.
+LARGEST_METADATA = 1 << 24  # characters
+MOST_NODES = 1 << 16
+
+Numbers = int | float | bool
+# Types of an operator's schema -> whether a graph's argument may stand there.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "Tensor": lambda a: isinstance(a, fx.Node | Numbers | complex),  # x * 2 is mul.Tensor(x, 2)
+    # dtypes, layouts and memory formats are numbers in a schema; sizes may be computed
+    "int": lambda a: isinstance(
+        a, int | fx.Node | torch.dtype | torch.layout | torch.memory_format
+    ),
+    "float": lambda a: isinstance(a, Numbers | fx.Node),
+    "number": lambda a: isinstance(a, Numbers | complex | fx.Node),
+    "bool": lambda a: isinstance(a, bool | fx.Node),
+    "str": lambda a: isinstance(a, str),
+    "Device": lambda a: isinstance(a, torch.device),
+}
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads: an object whose keys are all different; FormatError otherwise."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise FormatError("an object in the file has a key twice")
+    return found
+
+
+def parsed(text: str) -> Any:
+    """JSON from a file; FormatError for an object with a key twice."""
+    return json.loads(text, object_pairs_hook=unique_keys)
+
+
+def check_structure(text: str) -> None:
+    """Refuse a pytree's structure, as `treespec_dumps` writes it, whose loading would import.
+
+    PyTorch's loader imports modules that a context names as an object: the factory of a
+    defaultdict, an enum as a key. Plain keys, lists of them and lists of these lists are all that
+    is taken, of a context parsed as PyTorch will parse it.
+    """
+    _, root = parsed(text)
+    todo = [root]
+    while todo:
+        spec = todo.pop()
+        context = spec["context"]
+        if isinstance(context, str):
+            with contextlib.suppress(json.JSONDecodeError):  # then it is a name, and no object
+                context = parsed(context)
+        if not _plain(context):
+            raise FormatError(
+                f"the structure {str(spec['type'])[:80]!r} is not one a file may hold"
+            )
+        todo += spec["children_spec"]
+
+
+def _plain(context: Any) -> bool:
+    items = context if isinstance(context, list) else [context]
+    # a dataclass has two lists of names
+    single = [i for item in items for i in (item if isinstance(item, list) else [item])]
+    return all(i is None or isinstance(i, str | int) for i in single)
+
+
+def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Number, names and types of an operator's arguments, by its schema; raises FormatError."""
+    if not isinstance(target, OpOverload):
+        return
+    schema = {a.name: a for a in target._schema.arguments}
+    positional = [a for a in schema.values() if not a.kwarg_only]
+    if len(args) > len(positional):
+        raise FormatError(f"{target} takes {len(positional)} arguments, not {len(args)}")
+    given = {a.name: value for a, value in zip(positional, args, strict=False)}
+    for name, value in kwargs.items():
+        if name not in schema or name in given:
+            raise FormatError(f"{target} has no argument {name!r} left to give")
+        given[name] = value
+    for name, a in schema.items():
+        if name not in given:
+            if not a.has_default_value():
+                raise FormatError(f"{target} lacks its argument {name!r}")
+        elif not _fits(str(a.type), given[name]):
+            found = type(given[name]).__name__
+            raise FormatError(f"argument {name!r} of {target} is a {found}, not {a.type}")
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Whether a value may stand for a type such as "Optional[List[int]]"."""
+    outer, _, inner = kind.partition("[")
+    if outer == "Optional":
+        return value is None or _fits(inner[:-1], value)
+    if outer == "List":
+        if not isinstance(value, list | tuple):  # one number may stand for all
+            return _fits(inner[:-1], value)
+        return all(_fits(inner[:-1], v) for v in value)
+    return outer in KINDS and KINDS[outer](value)
+
+
+def check_scales(graph: fx.Graph, tensors: dict[str, Tensor]) -> None:
+    """Scales are positive and finite, zero_points and bounds are integers of the type."""
+    for node in graph.nodes:
+        if node.target not in ops.ALL:
+            continue
+        scale, zero_point = (
+            tensors[str(a.target)] if isinstance(a, fx.Node) and a.op == "get_attr" else None
+            for a in (*node.args[1:3], None)[:2]
+        )
+        if scale is not None and not (
+            scale.is_floating_point() and bool(((scale > 0) & scale.isfinite()).all())
+        ):
+            raise FormatError(f"the scale of {node.name!r} is not positive and finite")
+        if zero_point is not None and zero_point.is_floating_point():
+            raise FormatError(f"the zero_point of {node.name!r} is not an integer")
+        if node.target is ops.dequantize:
+            continue
+        qmin, qmax = node.args[3:5]
+        least, most = (-128, 127) if qmin < 0 else (0, 255)
+        bounds = least <= qmin < qmax <= most
+        if node.target is ops.quantize:
+            bounds &= node.args[5] is (torch.int8 if qmin < 0 else torch.uint8)
+        inside = zero_point is None or bool(((zero_point >= qmin) & (zero_point <= qmax)).all())
+        if not (bounds and inside):
+            raise FormatError(f"the integers of {node.name!r} do not fit their type")

@@ -1,0 +1,38 @@
+"""Operators that do nothing at inference: dropout, identity, contiguous, checks."""
+
+import torch
+from torch import fx
+
+from ..capture.inplace import mutates
+
+aten = torch.ops.aten
+
+IDENTITIES = {
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+}
+CHECKS = {
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+    aten.sym_constrain_range_for_size.default,
+}
+
+
+def remove_identities(module: fx.GraphModule) -> None:
+    """Drop them; a copy of a value that is written to later is not one of them."""
+    stateful = any(mutates(n) for n in module.graph.nodes)
+    for node in module.graph.nodes:
+        if node.target in CHECKS:
+            module.graph.erase_node(node)
+        elif node.target in IDENTITIES and not (stateful and node.target is aten.clone.default):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        elif node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default  # its input may have been made contiguous for it

@@ -1,0 +1,1 @@
+"""Search: which sites stay float, for accuracy or for speed."""

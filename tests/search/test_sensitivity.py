@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from networks import calls, make
+from octavo import Config
+from octavo.metrics import output_noise
+from octavo.quantizer import Quantizer
+from octavo.search.sensitivity import site_effects
+
+
+def observed(net, *batches):
+    quantizer = Quantizer(net.eval(), config=Config(observer="minmax"))
+    for x in batches:
+        quantizer.observe(x)
+    return quantizer, quantizer.quantize()
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile", "dense", "transformer", "shuffle"])
+def test_together_they_predict_the_noise_that_is_measured(name):
+    net, inputs = make(name)
+    x = torch.cat([args[0] for args in calls(inputs, 8)])
+    quantizer, graph = observed(net, x)
+    effects = site_effects(quantizer, [[x]])
+    predicted = -10 * math.log10(sum(effects.values()))
+    measured = output_noise(graph, [[x]], [quantizer.module(x)]).sqnr
+    assert predicted == pytest.approx(measured, abs=2)
+
+
+def test_one_linear_layer_by_hand():
+    """Its output is the output: the effect is the energy of what it computes wrongly."""
+    net, x = nn.Linear(16, 8), torch.randn(256, 16)
+    quantizer, graph = observed(net, x)
+    (effect,) = site_effects(quantizer, [[x]]).values()
+    noise = (graph(x)[0] - net(x)).square().sum() / net(x).square().sum()
+    assert effect == pytest.approx(float(noise), rel=0.3)
+
+
+def test_a_site_that_the_output_hardly_depends_on_costs_little():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loud, self.quiet = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.loud(x) + 0.001 * self.quiet(torch.tanh(x))
+
+    x = torch.randn(64, 8)
+    quantizer, _ = observed(Two(), x)
+    effects = site_effects(quantizer, [[x]])
+    assert effects["linear"] > 1000 * effects["linear_1"]
+
+
+def test_token_ids_have_no_gradient_and_need_none():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(50, 16), nn.Linear(16, 4)
+
+        def forward(self, ids):
+            return self.head(self.embed(ids).mean(1))
+
+    ids = torch.randint(50, (32, 6))
+    quantizer, _ = observed(Words(), ids)
+    effects = site_effects(quantizer, [[ids]])
+    assert set(effects) == {"mean", "linear"}
+    assert all(0 < effect < 0.01 for effect in effects.values())
+
+
+def test_the_model_is_left_without_gradients():
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(32, 8)
+    quantizer, _ = observed(net, x)
+    site_effects(quantizer, [[x]])
+    assert all(p.grad is None for p in net.parameters())
+    assert x.grad is None
+    assert not x.requires_grad
+
+
+def test_nothing_quantized_is_refused():
+    with pytest.raises(AttributeError):
+        site_effects(Quantizer(nn.Linear(4, 2)), [[torch.randn(2, 4)]])
+
+
+def test_sites_of_the_report_are_those_with_an_effect():
+    net, inputs = make("residual")
+    batches = [args[0] for args in calls(inputs)]
+    q = octavo.quantize(net, batches)
+    quantizer, _ = observed(net, *batches)
+    effects = site_effects(quantizer, [[b] for b in batches])
+    int8 = {r.name: r.operator for r in q.report().rows if r.precision == "int8"}
+    assert {int8.pop(site) for site in effects} == {
+        "conv2d",
+        "conv2d + relu",
+        "add + relu",
+        "adaptive_avg_pool2d",
+        "linear",
+    }
+    assert set(int8.values()) == {"max_pool2d", "flatten"}  # these only move integers
