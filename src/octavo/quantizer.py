@@ -384,7 +384,9 @@ class Quantizer:
 
     def emit_roundable(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Emit `value`, the form of `node`, with the integers that it may be rounded to."""
-        return self.conversion.told(node, self.conversion.quantize(node, value), ops.roundable)
+        return self.conversion.told(
+            node, self.conversion.quantize(node, value), ops.requantize_hint
+        )
 
     def copy_on_integers(self, rule: Rule) -> fx.Node:
         """Copy a rule's node to run on the integers of its input."""

@@ -22,7 +22,10 @@ def test_a_residual_add_reads_and_gives_integers():
     q = octavo.quantize(net, calls(inputs))
     add = next(n for n in q.graph.nodes if operator_name(n) == "add")
     kinds = [operator_name(a) for a in add.args[:2]]
-    assert sorted(kinds) == ["dequantize", "unrounded"]  # a convolution's sums are not rounded
+    assert sorted(kinds) == [
+        "dequantize",
+        "fuse_in_accumulator",
+    ]  # a convolution's sums are not rounded
     relu = next(iter(add.users))
     assert next(iter(relu.users)).target is ops.dequantize or any(
         u.target is ops.quantize for u in relu.users

@@ -67,7 +67,7 @@ def test_scales_of_another_length_than_the_axis_are_refused():
         ops.dequantize(torch.zeros(2, 3, dtype=torch.int8), torch.ones(4), None, 0)
 
 
-@pytest.mark.parametrize("identity", [ops.unrounded, ops.roundable])
+@pytest.mark.parametrize("identity", [ops.fuse_in_accumulator, ops.requantize_hint])
 def test_what_tells_an_engine_integers_is_the_value_itself(identity):
     x = torch.randn(2, 3)
     y = identity(x, torch.tensor(0.1), torch.tensor(0), 0, 255)

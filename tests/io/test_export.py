@@ -105,8 +105,6 @@ def test_a_longer_sequence_runs_in_onnx_runtime():
 def test_nothing_is_left_behind_and_an_older_file_stays_where_export_fails(
     quantized, tmp_path, monkeypatch
 ):
-    from octavo.io import export as module
-
     q, _ = quantized("residual")
     octavo.export(q, tmp_path / "m.xml")
     before = (tmp_path / "m.xml").read_bytes()
@@ -117,7 +115,7 @@ def test_nothing_is_left_behind_and_an_older_file_stays_where_export_fails(
 
     monkeypatch.setitem(sys.modules["octavo.io.export"].EXPORTERS, ".xml", fail)
     with pytest.raises(octavo.FormatError, match="no"):
-        module(q, tmp_path / "m.xml")
+        octavo.export(q, tmp_path / "m.xml")
     assert (tmp_path / "m.xml").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
 

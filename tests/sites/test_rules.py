@@ -267,7 +267,7 @@ def test_an_add_takes_the_last_convolution_unrounded_unless_others_read_it(share
     q = quantize(Block(), torch.randn(4, 3, 8, 8))
     (add,) = [n for n in q.graph.nodes if n.target is torch.ops.aten.add.Tensor]
     kinds = [n.target for n in add.args[:2]]
-    assert kinds == [ops.dequantize, ops.dequantize if shared else ops.unrounded]
+    assert kinds == [ops.dequantize, ops.dequantize if shared else ops.fuse_in_accumulator]
     assert all(n.users for n in q.graph.nodes if n.op != "output")
     assert rows(q)["add"].precision == "int8"
 

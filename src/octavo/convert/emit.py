@@ -125,7 +125,7 @@ class Conversion:
         q = self.load_quantized(node)
         if not q.users:
             del self.quant_env[node.name]
-        self.env[node.name] = self.told(node, q, ops.unrounded)
+        self.env[node.name] = self.told(node, q, ops.fuse_in_accumulator)
         return self.env[node.name]
 
     def told(self, node: fx.Node, q: fx.Node, identity: Any) -> fx.Node:

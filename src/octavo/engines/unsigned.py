@@ -13,7 +13,7 @@ def make_unsigned(module: fx.GraphModule) -> None:
     """int8 activations become uint8, 128 larger, and so do their zero_points: the same numbers."""
     moved: set[str] = set()
     for node in module.graph.nodes:
-        if node.target not in (ops.quantize, *ops.IDENTITIES) or node.args[3] >= 0:
+        if node.target not in (ops.quantize, *ops.HINTS) or node.args[3] >= 0:
             continue
         zero_point: Any = node.args[2]
         if zero_point.target not in moved:

@@ -1,7 +1,12 @@
-"""The operators Octavo adds to PyTorch, `octavo::quantize`, `dequantize` and two identities.
+"""The operators Octavo adds to PyTorch: `octavo::quantize`, `octavo::dequantize` and two hints.
 
 Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside them, so that
 `.to(device)` and `.to(dtype)` of a quantized model reach them.
+
+The hints return their input unchanged and tell an engine which integers the value would become:
+`fuse_in_accumulator` that the addition after it may be fused into the convolution before it, which
+then rounds only the sum; `requantize_hint` that an engine whose kernels return integers only may
+round the value to these.
 """
 
 import torch
@@ -9,13 +14,11 @@ from torch import Tensor
 
 from .tensors import along
 
+_HINTS = ("fuse_in_accumulator", "requantize_hint")
+_INTEGERS = "Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax"
+
 _lib = torch.library.Library("octavo", "DEF")
-_lib.define(
-    "quantize(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax, "
-    "ScalarType dtype, int? axis=None) -> Tensor"
-)
-for _name in ("unrounded", "roundable"):
-    _lib.define(f"{_name}(Tensor x, Tensor scale, Tensor zero_point, int qmin, int qmax) -> Tensor")
+_lib.define(f"quantize({_INTEGERS}, ScalarType dtype, int? axis=None) -> Tensor")
 _lib.define("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, int? axis=None) -> Tensor")
 
 
@@ -42,18 +45,10 @@ def _dequantize(
     return x.mul_(along(scale, axis, q.dim()))
 
 
-def _unrounded(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
-    """x itself: an engine adds to it in the registers it is summed in, and rounds after that."""
+def _hint(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
     return x.clone()
 
 
-def _roundable(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
-    """x itself: an engine whose kernels give integers alone rounds it to these."""
-    return x.clone()
-
-
-_lib.impl("unrounded", _unrounded, "CompositeExplicitAutograd")
-_lib.impl("roundable", _roundable, "CompositeExplicitAutograd")
 _lib.impl("quantize", _quantize, "CompositeExplicitAutograd")
 _lib.impl("dequantize", _dequantize, "CompositeExplicitAutograd")
 
@@ -63,20 +58,19 @@ def _(x, scale, zero_point, qmin, qmax, dtype, axis=None):
     return torch.empty_like(x, dtype=dtype)
 
 
-@torch.library.register_fake("octavo::roundable", lib=_lib)
-@torch.library.register_fake("octavo::unrounded", lib=_lib)
-def _(x, scale, zero_point, qmin, qmax):
-    return torch.empty_like(x)
-
-
 @torch.library.register_fake("octavo::dequantize", lib=_lib)
 def _(q, scale, zero_point=None, axis=None):
     return torch.empty_like(q, dtype=scale.dtype)
 
 
+for _name in _HINTS:
+    _lib.define(f"{_name}({_INTEGERS}) -> Tensor")
+    _lib.impl(_name, _hint, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"octavo::{_name}", lambda x, *_: torch.empty_like(x), lib=_lib)
+
 quantize = torch.ops.octavo.quantize.default
 dequantize = torch.ops.octavo.dequantize.default
-unrounded = torch.ops.octavo.unrounded.default
-roundable = torch.ops.octavo.roundable.default
-IDENTITIES = (unrounded, roundable)  # they tell an engine integers
-ALL = (quantize, dequantize, *IDENTITIES)
+fuse_in_accumulator = torch.ops.octavo.fuse_in_accumulator.default
+requantize_hint = torch.ops.octavo.requantize_hint.default
+HINTS = (fuse_in_accumulator, requantize_hint)
+ALL = (quantize, dequantize, *HINTS)

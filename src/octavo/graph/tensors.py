@@ -14,6 +14,21 @@ def attribute(module: nn.Module, path: Any) -> Any:
     return getattr(module, name)
 
 
+def value_of(node: Any) -> Any:
+    """What a node gives, as a tensor (or size, or list) without data, known since capture."""
+    return node.meta["val"]
+
+
+def constant(module: nn.Module, node: Any) -> Tensor:
+    """The tensor that a get_attr node stands for, detached."""
+    return attribute(module, node.target).detach()
+
+
+def is_constant(node: Any) -> bool:
+    """Whether an argument is a tensor of the model: a parameter, a buffer or a folded constant."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
 def along(t: Tensor, axis: int | None, dim: int) -> Tensor:
     """View a 1-d tensor so that it broadcasts along `axis` of a tensor with `dim` dimensions."""
     if axis is None:

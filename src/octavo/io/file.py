@@ -48,7 +48,14 @@ PYTHON_OPERATORS = {
         *(operator.mod, operator.neg, operator.truediv, operator.eq, operator.ge, operator.le),
     )
 }
-OWN_OPERATORS = {str(op): op for op in ops.ALL}
+# Names in files stay what they were when the format was fixed, whatever the operators are called.
+OWN_OPERATORS = {
+    "octavo.quantize.default": ops.quantize,
+    "octavo.dequantize.default": ops.dequantize,
+    "octavo.unrounded.default": ops.fuse_in_accumulator,
+    "octavo.roundable.default": ops.requantize_hint,
+}
+NAMES_IN_FILES = {op: name for name, op in OWN_OPERATORS.items()}
 # A graph becomes Python source when it is compiled: names must be no more than names.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -181,7 +188,7 @@ def _node_to_json(node: fx.Node) -> dict[str, Any]:
 def _target_to_json(node: fx.Node) -> str:
     target: Any = node.target
     if isinstance(target, OpOverload):
-        name = str(target)
+        name = NAMES_IN_FILES.get(target, str(target))
     elif node.op == "call_function":
         name = f"operator.{target.__name__}"
     else:

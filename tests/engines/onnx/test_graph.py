@@ -95,7 +95,7 @@ def test_convolutions_before_float_operators_are_rounded_to_their_observed_range
     q = octavo.quantize(
         net, data, config=octavo.Config(observer="minmax", equalize=False, correct_biases=False)
     )
-    told = q.graph.find_nodes(op="call_function", target=ops.roundable)
+    told = q.graph.find_nodes(op="call_function", target=ops.requantize_hint)
     assert [n.args[0].args[1].args[0].target for n in told] == ["a.weight_int8", "b.weight_int8"]
     scale = attribute(q.graph_module, told[0].args[1].target)
     seen = torch.stack([q_range(net.a, x) for x in data])

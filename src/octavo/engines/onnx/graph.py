@@ -30,7 +30,7 @@ POINTS = 2**17 + 1  # between 0.01 and 100 they lie within 0.2 % of each other
 def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
     """A copy of the graph in which zero_points have the type of the integers, as ONNX has them.
 
-    An `unrounded` value is rounded: no runtime of ONNX adds to sums. Integers are split as
+    A `fuse_in_accumulator` value is rounded: no runtime of ONNX adds to sums. Integers are split as
     floats: ONNX Runtime splits no bytes. On x86 it has kernels for uint8 activations only, for
     weights whose zero_points are told, for a bias of integers in the scale of the sums, and for
     convolutions whose own output is rounded, before an activation.
@@ -42,7 +42,7 @@ def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
     for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
         _round_bias(module, node)
     for node in list(module.graph.nodes):
-        if node.target in ops.IDENTITIES:
+        if node.target in ops.HINTS:
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
     typed: dict[fx.Node, fx.Node] = {}

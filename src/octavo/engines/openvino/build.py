@@ -93,11 +93,11 @@ class Builder:
     def call(self, node: fx.Node) -> Any:
         """Lower one operator."""
         target = getattr(node.target, "overloadpacket", node.target)
-        if node.target in (ops.quantize, ops.unrounded):
+        if node.target in (ops.quantize, ops.fuse_in_accumulator):
             return self.named(self.quantize(node), node)
         if node.target is ops.dequantize:
             return self.dequantize(node)
-        if node.target is ops.roundable:
+        if node.target is ops.requantize_hint:
             return self.load(node.args[0])
         if target in WEIGHTED:
             lower = WEIGHTED[target]

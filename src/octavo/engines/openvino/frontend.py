@@ -80,7 +80,7 @@ def in_floats(module: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(module)
     graph = module.graph
     for node in graph.nodes:
-        if node.target in (ops.quantize, ops.unrounded) and not passes_grid(node):
+        if node.target in (ops.quantize, ops.fuse_in_accumulator) and not passes_grid(node):
             low, high = grid_bounds(module, node)
             with graph.inserting_before(node):
                 bounds = [
@@ -91,7 +91,7 @@ def in_floats(module: fx.GraphModule) -> fx.GraphModule:
                 args = (node.args[0], *bounds, levels)
                 new = graph.call_function(torch.ops.octavo.fake_quantize.default, args)
             node.replace_all_uses_with(new)
-        elif node.target in (ops.quantize, ops.roundable):
+        elif node.target in (ops.quantize, ops.requantize_hint):
             node.replace_all_uses_with(node.args[0])
         elif node.target is ops.dequantize and node.args[0].op == "get_attr":
             _weight_in_floats(module, node)

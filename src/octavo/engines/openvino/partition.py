@@ -36,7 +36,7 @@ from .ops import TABLE
 KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in ops.ALL)}
 GRID = {torch.uint8, torch.int8}
 REAL = GRID | {torch.float32, torch.bool, torch.int16, torch.int32, torch.int64}
-UNNAMED = {"quantize", "dequantize", "unrounded", "roundable", "sym_size"}
+UNNAMED = {"quantize", "dequantize", "fuse_in_accumulator", "requantize_hint", "sym_size"}
 
 
 class PartitionedModel(EngineModel):

@@ -187,7 +187,7 @@ class Lowering:
     def residual(self, node: fx.Node) -> tuple[Integers, fx.Node] | None:
         """What a convolution's sums are added to, if it is integers, and the addition."""
         unrounded = _only_user(node)
-        if unrounded is None or unrounded.target is not ops.unrounded:
+        if unrounded is None or unrounded.target is not ops.fuse_in_accumulator:
             return None
         add = _only_user(unrounded)
         if add is None or add.target is not aten.add.Tensor or add.kwargs:
@@ -247,7 +247,7 @@ class Lowering:
     def finish(self) -> fx.GraphModule:
         """Let sums overwrite only what nobody reads later, and numbers take scales' places."""
         for node in self.graph.nodes:
-            if node.target in ops.IDENTITIES:
+            if node.target in ops.HINTS:
                 node.replace_all_uses_with(node.args[0])
         self.graph.eliminate_dead_code()
         for node in self.sums:

@@ -1,0 +1,308 @@
+"""The operator table: one row for each ATen operator that Octavo knows more of than its name.
+
+Patterns find an operator by its other names, rules are registered by `kind`, equalization asks
+where a scale per channel goes, reports count multiply-adds, files allow every operator listed, and
+engines ask which operators only move values. A new operator is a row here, and a rule in
+`sites/rules` where no kind fits.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload
+
+from .tensors import value_of
+
+Axis = int | None
+
+
+class Kind(enum.Enum):
+    """What a rule for the operator has to do; None in a row means a rule of its own, or none."""
+
+    ACTIVATION = "float between int8 operators; fused into the layer before it"
+    NORMALIZATION = "float between int8 operators: needs sums over many values"
+    RECURRENT = "float: rounding errors would accumulate in its state"
+    LAYOUT = "moves values; runs on the integer tensor itself"
+    REPEATING = "moves values; PyTorch has no integer kernel, so it runs on dequantized values"
+    REDUCTION = "reads integers, computes in float, and its output has a range of its own"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What is known of one ATen operator, all overloads of it.
+
+    name: of the ATen operator: "conv2d" for `torch.ops.aten.conv2d`.
+    aliases: module types and functions that torch.export turns into it; the first is its pattern.
+    kind: which rule it gets.
+    weight_axis: axis of the constant weight, args[1], that counts output channels.
+    channels: the axis of its output on which a scale per channel of its input lies, from (node,
+        axis of the input); None where such a scale cannot pass through.
+    macs: multiply-adds of one run, from (output, inputs).
+    elementwise: computed value by value from one tensor and numbers.
+    """
+
+    name: str
+    aliases: tuple[Any, ...] = ()
+    kind: Kind | None = None
+    weight_axis: int | None = None
+    channels: Callable[[fx.Node, int], Axis] | None = None
+    macs: Callable[[Any, list[Any]], int] | None = None
+    elementwise: bool = False
+
+    @property
+    def pattern(self) -> Any:
+        """What its rule is registered under."""
+        return self.aliases[0] if self.aliases else self.name
+
+    @property
+    def moves_values(self) -> bool:
+        """Whether its output holds values of its input and no others, but for padding."""
+        return self.kind in (Kind.LAYOUT, Kind.REPEATING)
+
+
+# ---- multiply-adds
+
+
+def _conv(out: Tensor, inputs: list[Any]) -> int:
+    return out.numel() * math.prod(inputs[1].shape[1:])
+
+
+def _conv_transpose(out: Tensor, inputs: list[Any]) -> int:
+    return inputs[0].numel() * math.prod(inputs[1].shape[1:])
+
+
+def _linear(out: Tensor, inputs: list[Any]) -> int:
+    return out.numel() * inputs[1].shape[-1]
+
+
+def _matmul(out: Tensor, inputs: list[Any]) -> int:
+    return out.numel() * inputs[0].shape[-1]
+
+
+def _recurrent(inputs: list[Any], states: int) -> int:
+    """Every step multiplies with every weight: x is (time, batch, features) in either order."""
+    x, weights = inputs[0], inputs[1 + states :]
+    return x.shape[:-1].numel() * sum(w.numel() for w in weights if w.dim() == 2)
+
+
+def _lstm(out: Any, inputs: list[Any]) -> int:
+    return _recurrent(inputs, 2)
+
+
+def _gru(out: Any, inputs: list[Any]) -> int:
+    return _recurrent(inputs, 1)
+
+
+# ---- where a scale per channel goes
+
+
+def _same(node: fx.Node, axis: int) -> Axis:
+    return axis
+
+
+def _clip(node: fx.Node, axis: int) -> Axis:
+    """A clip to two numbers; bounds that are tensors would need the scale as well."""
+    return None if any(isinstance(bound, fx.Node) for bound in node.args[1:3]) else axis
+
+
+def _spatial(node: fx.Node, axis: int) -> Axis:
+    return axis if axis == 1 else None
+
+
+def _sum_of_two(node: fx.Node, axis: int) -> Axis:
+    """Both operands computed and of one rank: a constant would need the scale as well."""
+    operands = node.args[:2]
+    computed = all(isinstance(n, fx.Node) and n.op == "call_function" for n in operands)
+    ranks = {value_of(n).dim() for n in operands} if computed else set()
+    return axis if computed and ranks == {value_of(node).dim()} else None
+
+
+def _mean(node: fx.Node, axis: int) -> Axis:
+    rank = value_of(node.args[0]).dim()
+    dims: Any = node.args[1] if len(node.args) > 1 else None
+    if not dims or any(d % rank <= 1 for d in dims):
+        return None
+    return axis if axis == 1 else None
+
+
+def _view(node: fx.Node, axis: int) -> Axis:
+    """(batch, channels, ...) to (batch, channels, ...)."""
+    before, after = value_of(node.args[0]).shape, value_of(node).shape
+    kept = len(after) > 1 and str(before[0]) == str(after[0]) and before[1] == after[1]
+    return 1 if axis == 1 and kept else None
+
+
+def _another_axis(node: fx.Node, axis: int) -> Axis:
+    """Along a dimension given as args[1], which may not be the channels'."""
+    rank = value_of(node.args[0]).dim()
+    given: Any = node.args[1] if len(node.args) > 1 else 0
+    dim = given % rank
+    removed = value_of(node).dim() < rank and dim < axis
+    return None if dim == axis else axis - removed
+
+
+# ---- the table
+
+
+def _layers() -> Iterable[Operator]:
+    """Operators with a constant weight, and products."""
+    for d, (conv, transposed) in enumerate(
+        (
+            (nn.Conv1d, nn.ConvTranspose1d),
+            (nn.Conv2d, nn.ConvTranspose2d),
+            (nn.Conv3d, nn.ConvTranspose3d),
+        ),
+        1,
+    ):
+        yield Operator(f"conv{d}d", (conv,), weight_axis=0, macs=_conv)
+        yield Operator(f"conv_transpose{d}d", (transposed,), weight_axis=1, macs=_conv_transpose)
+    yield Operator("linear", (nn.Linear,), weight_axis=0, macs=_linear)
+    yield Operator("matmul", macs=_matmul)
+    yield Operator("bmm", macs=_matmul)
+    yield Operator("addmm", macs=_linear)
+    yield Operator("baddbmm", macs=_linear)
+
+
+def _activations() -> Iterable[Operator]:
+    """What engines fuse into the layer before it, and other functions of single values."""
+    kind = Kind.ACTIVATION
+    yield Operator("relu", (nn.ReLU,), kind, channels=_same, elementwise=True)
+    yield Operator(
+        "hardtanh", (nn.Hardtanh, nn.ReLU6, F.relu6), kind, channels=_clip, elementwise=True
+    )
+    yield Operator("clamp", (), kind, channels=_clip)
+    yield Operator("clamp_min", (), kind)
+    yield Operator("leaky_relu", (nn.LeakyReLU,), kind, channels=_same, elementwise=True)
+    yield Operator("prelu", (nn.PReLU,), kind)
+    for name, module in (
+        ("hardswish", nn.Hardswish),
+        ("silu", nn.SiLU),
+        ("gelu", nn.GELU),
+        ("sigmoid", nn.Sigmoid),
+        ("hardsigmoid", nn.Hardsigmoid),
+        ("tanh", nn.Tanh),
+    ):
+        yield Operator(name, (module,), kind, elementwise=True)
+    for name, module in (("elu", nn.ELU), ("mish", nn.Mish), ("softplus", nn.Softplus)):
+        yield Operator(name, (module,), elementwise=True)
+
+
+def _float_operators() -> Iterable[Operator]:
+    """What is best left in float between int8 operators."""
+    kind = Kind.NORMALIZATION
+    yield Operator("softmax", (nn.Softmax,), kind)
+    yield Operator("log_softmax", (nn.LogSoftmax,), kind)
+    yield Operator("layer_norm", (nn.LayerNorm,), kind)
+    yield Operator("group_norm", (nn.GroupNorm,), kind)
+    yield Operator("rms_norm", (), kind)
+    yield Operator("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
+    yield Operator("instance_norm", (nn.InstanceNorm2d,))
+    yield Operator("lstm", (nn.LSTM,), Kind.RECURRENT, macs=_lstm)
+    yield Operator("gru", (nn.GRU,), Kind.RECURRENT, macs=_gru)
+    yield Operator("rnn_tanh", (), Kind.RECURRENT, macs=_gru)
+    yield Operator("rnn_relu", (), Kind.RECURRENT, macs=_gru)
+    yield Operator("embedding", (nn.Embedding,))
+    yield Operator("dropout", (), channels=_same)
+
+
+def _arithmetic() -> Iterable[Operator]:
+    yield Operator("add", (operator.add, operator.iadd), channels=_sum_of_two)
+    yield Operator("mul", (operator.mul, operator.imul))
+    yield Operator("div", (operator.truediv,))
+    yield Operator("cat", (torch.cat, torch.concat))
+
+
+def _pooling() -> Iterable[Operator]:
+    sizes = (
+        (nn.MaxPool1d, F.max_pool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d),
+        (nn.MaxPool2d, F.max_pool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+        (nn.MaxPool3d, F.max_pool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d),
+    )
+    reduction = {"kind": Kind.REDUCTION, "channels": _spatial}
+    for d, (largest, function, average, adaptive) in enumerate(sizes, 1):
+        yield Operator(f"max_pool{d}d", (largest, function), Kind.REPEATING, channels=_spatial)
+        yield Operator(f"avg_pool{d}d", (average,), **reduction)
+        yield Operator(f"adaptive_avg_pool{d}d", (adaptive,), **reduction)
+    yield Operator("adaptive_max_pool2d", (nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d))
+    yield Operator("mean", (torch.mean,), Kind.REDUCTION, channels=_mean)
+    yield Operator("sum", (torch.sum,), Kind.REDUCTION)
+    yield Operator("upsample_bilinear2d", (), **reduction)
+
+
+def _moves() -> Iterable[Operator]:
+    """What moves, copies or selects values."""
+    carrying = {"view": _view, "reshape": _view, "flatten": _view}
+    carrying |= {"slice": _another_axis, "select": _another_axis}
+    modules = {"flatten": nn.Flatten, "pixel_shuffle": nn.PixelShuffle}
+    modules |= {"pixel_unshuffle": nn.PixelUnshuffle}
+    for name in (
+        *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        *("permute", "transpose", "t", "movedim", "slice", "select", "narrow", "expand", "repeat"),
+        *("split", "split_with_sizes", "chunk", "unbind", "flip", "index_select"),
+        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "expand_as", "view_as"),
+    ):
+        aliases = (modules[name],) if name in modules else ()
+        yield Operator(name, aliases, Kind.LAYOUT, channels=carrying.get(name))
+    for name in (
+        *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "pad"),
+        *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d"),
+    ):
+        channels = _spatial if name == "upsample_nearest2d" else None
+        yield Operator(name, (), Kind.REPEATING, channels=channels)
+    yield Operator("clone", (), channels=_same)
+    yield Operator("contiguous", (), channels=_same)
+    yield Operator("roll")
+
+
+OPERATORS: dict[str, Operator] = {
+    row.name: row
+    for group in (_layers, _activations, _float_operators, _arithmetic, _pooling, _moves)
+    for row in group()
+}
+# module type or function -> the name of the operator it becomes
+ALIASES: dict[Any, str] = {a: row.name for row in OPERATORS.values() for a in row.aliases}
+SEVERAL_OUTPUTS = ("split", "split_with_sizes", "chunk", "unbind")  # their output is a list
+
+_UNKNOWN = Operator("")
+
+
+def operator_of(node: fx.Node) -> Operator:
+    """The row of a node's operator; an empty one for what the table does not hold."""
+    target = node.target
+    if isinstance(target, OpOverload) and target.namespace == "aten":
+        return OPERATORS.get(target.overloadpacket.__name__, _UNKNOWN)
+    return _UNKNOWN
+
+
+def is_operator(node: Any, *names: str) -> bool:
+    """Whether a node calls one of these ATen operators, in any overload."""
+    target = node.target if isinstance(node, fx.Node) else None
+    if not isinstance(target, OpOverload) or target.namespace != "aten":
+        return False
+    return target.overloadpacket.__name__ in names
+
+
+def output_axis(layer: fx.Node) -> int:
+    """The axis of a layer's output that counts channels: 1, or the last of a linear layer."""
+    return value_of(layer).dim() - 1 if is_operator(layer, "linear") else 1
+
+
+def has_batch(layer: fx.Node, weight_rank: int) -> bool:
+    """Whether a layer, whose weight has so many dimensions, is called on a batch of samples."""
+    rank = value_of(layer).dim()
+    return rank > 1 if is_operator(layer, "linear") else rank == weight_rank
+
+
+def multiply_adds(node: fx.Node, output: Any, inputs: list[Any]) -> int:
+    """Multiply-adds of one run of a node; 0 for operators without a matrix product."""
+    macs = operator_of(node).macs
+    return macs(output, inputs) if macs else 0
