@@ -146,6 +146,17 @@ def bounds_beyond_the_type(graph: Graph) -> None:
     node["args"]["tuple"][3:5] = [0, 1 << 40]
 
 
+def zero_point_by_name(graph: Graph) -> None:
+    """Takes a scale, which is no integer, for its zero_point."""
+    node = next(
+        n
+        for n in calls(graph)
+        if n["target"] == "octavo.dequantize.default" and len(n["args"]["tuple"]) > 2
+    )
+    integers, scale, *_ = node["args"]["tuple"]
+    node["args"], node["kwargs"] = {"tuple": [integers, scale]}, {"dict": {"zero_point": scale}}
+
+
 # ---- changes to other metadata
 
 
@@ -224,6 +235,7 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "attribute_of_torch": first_arguments({"torch": "load"}),
     "float_as_integers": float_as_integers,
     "bounds_beyond_the_type": bounds_beyond_the_type,
+    "zero_point_by_name": zero_point_by_name,
 }
 
 

@@ -196,6 +196,20 @@ class Odd(nn.Module):
         return self.fc(F.relu(self.last(x)).squeeze((2, 3)))
 
 
+class Outlier(nn.Module):
+    """One activation has an outlier a thousand times the rest, which a later layer ignores."""
+
+    def __init__(self):
+        super().__init__()
+        self.good, self.bad = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.bad.weight[:, 0] = 0
+
+    def forward(self, x):
+        y = torch.tanh(self.good(x))
+        y = torch.cat([y[:, :1] * 0 + 3000, y[:, 1:]], 1)
+        return self.bad(y)
+
+
 NETWORKS = {
     "residual": (Residual, lambda n: ((images(n),), {})),
     "mobile": (Mobile, lambda n: ((images(n),), {})),

@@ -11,6 +11,7 @@ import octavo
 from octavo import Config, ConfigError
 from octavo.cpu import saturates_pairs
 from octavo.graph.qparams import REDUCED_WEIGHT, WEIGHT
+from stages import matched
 
 
 def multiply_in_pairs(x, w):
@@ -87,8 +88,8 @@ def test_which_cpus_need_it(machine, known, answer, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert saturates_pairs() is answer
-    quantizer = octavo.Quantizer(nn.Linear(4, 2))
-    assert quantizer.weight_spec == (REDUCED_WEIGHT if answer else WEIGHT)
+    sites = matched(nn.Linear(4, 2), torch.rand(3, 4))
+    assert sites.weight_spec == (REDUCED_WEIGHT if answer else WEIGHT)
 
 
 def test_other_settings_are_refused():

@@ -8,7 +8,6 @@ torch.Size([3, 2])
 """
 
 from .config import PRESETS, Config
-from .default_quant import DefaultQuant
 from .errors import (
     CaptureError,
     CollapseWarning,
@@ -23,15 +22,15 @@ from .errors import (
 )
 from .io.export import export
 from .io.file import load, save
+from .legacy import DefaultQuant
 from .metrics import sqnr
-from .model import QuantizedModel
+from .model import QuantizedModel, QuantizedParts
 from .quantize import quantize
 from .quantizer import Quantizer
 from .report import Report
 from .sharded import quantize_sharded
 from .sites.patterns import ANY, DEFAULT_PATTERNS, register_pattern
-from .sites.rules import FloatBetween, PassThrough, Rule, Weighted
-from .submodules import QuantizedParts
+from .sites.rules import FloatOp, PassThrough, Rule, Weighted
 
 __version__ = "0.1.0"
 
@@ -47,7 +46,7 @@ __all__ = [
     "DataError",
     "DefaultQuant",
     "EngineError",
-    "FloatBetween",
+    "FloatOp",
     "FormatError",
     "OctavoError",
     "PartitionWarning",

@@ -1,4 +1,4 @@
-"""Time a quantized model beside the float one it came from, and each of its operators."""
+"""Time a quantized model and the float one that it came from, and each of its operators."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from .calibrate.data import calls
 from .capture.export import capture
 from .capture.signature import Call, Signature
+from .engines.base import compile_graph
 from .engines.openvino.profile import Operator
 from .engines.openvino.profile import profile as profile
 from .metrics import sqnr
 from .model import QuantizedModel
-from .passes import tidy
+from .passes import run_passes
 from .report import tensor_bytes
 
 
 @dataclass(frozen=True)
 class Result:
-    """One way to run the model: seconds of each call, bytes of tensors, SQNR in dB to float."""
+    """One variant of a model: seconds of each call, bytes of tensors, SQNR in dB against float."""
 
     name: str
     seconds: list[float]
@@ -34,7 +35,7 @@ class Result:
 
     @property
     def median(self) -> float:
-        """Median milliseconds a call."""
+        """Median time of a call, in milliseconds."""
         return statistics.median(self.seconds) * 1e3
 
 
@@ -47,39 +48,40 @@ def compare_engines(
     rounds: int,
     threads: int | None = None,
 ) -> list[Result]:
-    """Eager float, float OpenVINO and int8 OpenVINO, called in turns on the same input."""
-    from .engines.openvino.engine import compile_graph
+    """Compare eager float, float OpenVINO and int8 OpenVINO on one input, called in turns.
 
+    data: calibration data, of which the first call is taken; None for a random batch.
+    rounds: timed calls of each. threads: CPU threads of each; all of them by default.
+    """
     args, kwargs = example_call(model, quantized, data, batch)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    float_graph, signature = capture(model, args, kwargs)
-    ways: dict[str, tuple[Callable[..., Any], int]] = {
+    float_graph = run_passes(capture(model, args, kwargs))
+    assert float_graph.signature is not None  # captured by torch.export
+    float_engine = compile_graph(float_graph.module, float_graph.signature, threads=threads)
+    variants: dict[str, tuple[Callable[..., Any], int]] = {
         "PyTorch float": (model, tensor_bytes(model)),
-        "OpenVINO float": (
-            compile_graph(tidy(float_graph), signature, threads=threads),
-            tensor_bytes(model),
-        ),
+        "OpenVINO float": (float_engine, tensor_bytes(model)),
         "OpenVINO int8": (quantized.compile(threads=threads), tensor_bytes(quantized)),
     }
     reference = model(*args, **kwargs)
-    noise = {name: sqnr(reference, run(*args, **kwargs)) for name, (run, _) in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    noise = {name: sqnr(reference, run(*args, **kwargs)) for name, (run, _) in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, (run, _size) in ways.items():
+        for name, (run, _size) in variants.items():
             start = time.perf_counter()
             run(*args, **kwargs)
             seconds[name].append(time.perf_counter() - start)
-    return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in ways.items()]
+    return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in variants.items()]
 
 
 def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: int) -> Call:
-    """The first call in `data`, or random inputs where there is none."""
+    """The first call in `data`, or random inputs if it is None."""
     return random_call(quantized.signature, batch) if data is None else next(calls(data, model))
 
 
 def random_call(signature: Signature, batch: int, length: int = 128) -> Call:
-    """Inputs of the shapes and types a model was captured with, free sizes of `length`."""
+    """Random inputs for a signature, its integers 0: `batch` samples, other free sizes `length`."""
     tensors: list[Tensor] = []
     for dtype, shape in signature.inputs:
         size = [(length if i else batch) if d is None else d for i, d in enumerate(shape)]

@@ -5,8 +5,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .calibrate.observers import OBSERVERS
 from .errors import ConfigError
+
+OBSERVER_NAMES = ("minmax", "moving_average", "percentile", "mse", "entropy")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Config:
     measure_samples: int = 8
 
     def __post_init__(self) -> None:
-        if self.observer not in OBSERVERS:
-            known = ", ".join(map(repr, OBSERVERS))
+        if self.observer not in OBSERVER_NAMES:
+            known = ", ".join(map(repr, OBSERVER_NAMES))
             raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
         if self.optimize not in ("size", "latency"):
             raise ConfigError(f"optimize={self.optimize!r}: choose 'size' or 'latency'")

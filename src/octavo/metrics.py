@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from .graph import ops
+from .graph.interpreter import Interpreter
 
 
 class Noise:
@@ -83,63 +84,63 @@ def _floats(value: Any) -> list[Tensor]:
     return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
 
 
-class _Keeping(fx.Interpreter):
-    """Runs a graph and hands each node's value on."""
+class FloatReference:
+    """What the float graph gives on some batches: quantized graphs are measured against it.
 
-    def __init__(self, module: fx.GraphModule, see: Any) -> None:
-        super().__init__(module)
-        self.extra_traceback = False
-        self.see = see
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.see(n, value, self.env)
-        return value
-
-
-@torch.no_grad()
-def compare(
-    float_module: fx.GraphModule,
-    quantized: fx.GraphModule,
-    pairs: Mapping[str, fx.Node],
-    batches: Sequence[Sequence[Tensor]],
-) -> tuple[Noise, dict[str, Noise], list[Any]]:
-    """Noise of the output (the noisiest) and of each named value, over a few batches.
-
-    The float outputs, which it needs anyway, come with them.
-    pairs: name of a float node -> the quantized graph's node for the same value.
+    batches: flat inputs. The outputs are found once, by the first measurement that runs the graph.
     """
-    outputs: list[Noise] = []
-    references: list[Any] = []
-    noises = {name: Noise() for name in pairs}
-    names = {node: name for name, node in pairs.items()}
-    for inputs in batches:
-        kept: dict[str, Tensor] = {}
 
-        def keep(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:
-            if n.name in noises and isinstance(value, Tensor) and value.is_floating_point():
-                kept[n.name] = value
+    def __init__(self, module: fx.GraphModule, batches: Sequence[Sequence[Tensor]]) -> None:
+        self.module, self.batches = module, batches
+        self._outputs: list[Any] | None = None
 
-        def against(n: fx.Node, value: Any, env: dict, kept: dict = kept) -> None:
-            if n in names and names[n] in kept:
-                if "qparams" in n.meta:
-                    value = ops.dequantize(value, *(env[a] for a in n.meta["qparams"]))
-                noises[names[n]].add(kept.pop(names[n]), value)
+    @torch.no_grad()
+    def noise(self, module: fx.GraphModule) -> Noise:
+        """Noise of a graph's outputs, the noisiest of them."""
+        if self._outputs is None:
+            self._outputs = [self.module(*inputs) for inputs in self.batches]
+        outputs: list[Noise] = []
+        for inputs, reference in zip(self.batches, self._outputs, strict=True):
+            _add_outputs(outputs, reference, module(*inputs))
+        return _noisiest(outputs)
 
-        references.append(_Keeping(float_module, keep).run(*inputs))
-        _add_outputs(outputs, references[-1], _Keeping(quantized, against).run(*inputs))
-    return _noisiest(outputs), noises, references
+    def compare(
+        self,
+        module: fx.GraphModule,
+        values: Mapping[fx.Node, fx.Node],
+        integers: Mapping[fx.Node, tuple[fx.Node, fx.Node]],
+    ) -> tuple[Noise, dict[fx.Node, Noise]]:
+        """Noise of a graph's outputs, the noisiest, and of each of some values.
 
+        values: node of the float graph -> the graph's node for the same value.
+        integers: which of its nodes are integers -> the nodes of their scale and zero_point.
+        """
+        outputs: list[Noise] = []
+        references: list[Any] = []
+        noises = {node: Noise() for node in values}
+        sources = {copy: node for node, copy in values.items()}
+        for inputs in self.batches:
+            kept: dict[fx.Node, Tensor] = {}
 
-@torch.no_grad()
-def output_noise(
-    module: fx.GraphModule, batches: Sequence[Sequence[Tensor]], references: Sequence[Any]
-) -> Noise:
-    """Noise of a graph's outputs (the noisiest) against reference outputs, over a few batches."""
-    outputs: list[Noise] = []
-    for inputs, reference in zip(batches, references, strict=True):
-        _add_outputs(outputs, reference, module(*inputs))
-    return _noisiest(outputs)
+            def keep(n: fx.Node, value: Any, env: Any, kept: Any = kept) -> Any:
+                if n in noises and isinstance(value, Tensor) and value.is_floating_point():
+                    kept[n] = value
+                return value
+
+            def against(n: fx.Node, value: Any, env: Any, kept: Any = kept) -> Any:
+                source = sources.get(n)
+                if source is not None and source in kept:
+                    floats = value
+                    if n in integers:
+                        floats = ops.dequantize(value, *(env[a] for a in integers[n]))
+                    noises[source].add(kept.pop(source), floats)
+                return value
+
+            with torch.no_grad():
+                references.append(Interpreter(self.module, keep).run(*inputs))
+                _add_outputs(outputs, references[-1], Interpreter(module, against).run(*inputs))
+        self._outputs = references
+        return _noisiest(outputs), noises
 
 
 def _add_outputs(outputs: list[Noise], reference: Any, value: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import fx, nn
 
 from .capture.signature import Signature
 from .config import Config
+from .engines.base import compile_program
 from .report import Report
 
 
@@ -58,8 +60,6 @@ class QuantizedModel(nn.Module):
         >>> q.compile("reference")(torch.rand(3, 4)).shape
         torch.Size([3, 2])
         """
-        from .engines.base import compile_program
-
         return compile_program(self, engine, **options)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
@@ -71,3 +71,49 @@ class QuantizedModel(nn.Module):
                 node.kwargs = node.kwargs | {"device": device}
         self.graph_module.recompile()
         return self
+
+
+class QuantizedParts(nn.Module):
+    """A copy of a model with some submodules quantized; called like the model.
+
+    parts: path of each quantized submodule -> its QuantizedModel, which can be saved by itself.
+    """
+
+    def __init__(self, model: nn.Module, parts: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for path, part in parts.items():
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, part)
+        self.model, self.paths = model, tuple(parts)
+        self.eval()
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The quantized submodules by path."""
+        return {path: self.model.get_submodule(path) for path in self.paths}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model; its quantized parts run as they do alone."""
+        return self.model(*args, **kwargs)
+
+    def report(self) -> dict[str, Report]:
+        """The report of each part by its path."""
+        return {path: part.report() for path, part in self.parts.items()}
+
+    def compile(self, engine: str = "openvino", **options: Any) -> QuantizedParts:  # type: ignore[override]
+        """A copy whose parts are compiled; see `QuantizedModel.compile`."""
+        compiled = {p: Compiled(part.compile(engine, **options)) for p, part in self.parts.items()}
+        memo = {id(part): part for part in self.parts.values()}  # these are replaced, not copied
+        return QuantizedParts(copy.deepcopy(self.model, memo), compiled)
+
+
+class Compiled(nn.Module):
+    """A compiled part in its place in a model."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the part."""
+        return self.call(*args, **kwargs)

@@ -1,10 +1,24 @@
-"""`quantize`: the stages in order. Read this first."""
+"""`quantize`: the stages in order. Read this first.
+
+    capture    nn.Module + calls          -> FloatGraph      octavo/capture
+    passes     FloatGraph                 -> FloatGraph      octavo/passes
+    match      FloatGraph, patterns       -> Sites           octavo/sites
+    observe    Sites, calls               -> Ranges          octavo/calibrate
+    choose     Sites, Ranges              -> QParams         octavo/convert
+    emit       Sites, QParams             -> Emission        octavo/convert
+    tune       Emission, samples          -> Tuned           octavo/tune
+    search     all of these               -> which sites stay float      octavo/search
+
+Each stage returns a new value and leaves what it was given as it is.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -13,14 +27,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from .calibrate.data import calls
+from .calibrate.ranges import Ranges
+from .calibrate.samples import Samples, keep_samples
+from .capture.export import capture
+from .capture.float_graph import FloatGraph
 from .capture.signature import Call
+from .capture.submodules import SubmoduleCalls
 from .config import Config, as_config
-from .errors import ConfigError, OctavoError
-from .model import QuantizedModel
-from .quantizer import Quantizer
-from .search.fallback import Evaluate
-from .stages import Calibration
-from .submodules import QuantizedParts, quantize_parts
+from .convert import QuantizedWeights, convert
+from .engines.base import compile_graph
+from .errors import ConfigError, DataError, OctavoError
+from .metrics import FloatReference, Step
+from .model import QuantizedModel, QuantizedParts
+from .passes import run_passes
+from .report import make_report
+from .search.fallback import Evaluate, Fallback, goals_of
+from .search.latency import choose_for_latency
+from .sites.sites import Sites, match
+from .tune.tune import Tuned, equalize_if_better, tune
 
 
 @overload
@@ -82,10 +106,10 @@ def quantize(
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
     config: a `Config`, or "fast" (ranges only), "balanced" (the default: also what costs little and
         helps accuracy) or "best" (the same on more samples).
-    target_sqnr: in dB; keep float the few sites without which the output's SQNR reaches it.
+    target_sqnr: in dB; keep as few operators float as it takes for the output's SQNR to reach it.
     evaluate: a function of a model, called like yours, that returns a number, higher is better:
-        keep float the few sites without which it falls by no more than `max_drop`. It should
-        look at data that is not among the calibration data; it is called about ten times.
+        keep as few operators float as it takes for it to fall by no more than `max_drop`. It
+        should look at data that is not among the calibration data; it is called about ten times.
     progress: show a bar on a terminal during calibration.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
@@ -102,15 +126,105 @@ def quantize(
         if evaluate is not None:
             raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
         shown = _progress(batches, _length(data), progress)
-        return quantize_parts(model, submodules, shown, config)
-    first = list(itertools.islice(batches, 2))
+        return _quantize_submodules(model, submodules, shown, config)
 
-    quantizer = Quantizer(model, config=config)
-    quantizer.capture(*first)  # capture, tidy, match
-    calibration = Calibration(quantizer)
-    for call in _progress(itertools.chain(first, batches), _length(data), progress):
-        calibration.observe(call)
-    return calibration.finish(evaluate, max_drop)  # convert, tune, reach the goals, report
+    prepared = prepare(model, batches, config)  # capture, passes, match; equalized if that helps
+    ranges = Ranges(prepared.sites)
+    for call in _progress(itertools.chain(prepared.taken, batches), _length(data), progress):
+        ranges.observe(prepared.graph.flatten(*call))
+    return finish(prepared, ranges, evaluate, max_drop)  # choose, emit, tune, search, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What is known before ranges are observed.
+
+    taken: the first calls of the data, which were needed for it and are still to be observed.
+    steps: whether equalization was tried, and what it gained.
+    """
+
+    model: nn.Module
+    graph: FloatGraph
+    sites: Sites
+    samples: Samples
+    taken: list[Call]
+    steps: tuple[Step, ...]
+
+
+def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
+    """The stages up to observing: capture with the first two calls, passes, match, equalize."""
+    first = list(itertools.islice(data, 2))
+    graph = run_passes(capture(model, *first[0], first[1:]))
+    sites = match(graph, config=config)
+    samples, taken = keep_samples(
+        graph,
+        itertools.chain(first, data),
+        sites.batched,
+        config.tune_samples,
+        config.measure_samples,
+    )
+    steps: tuple[Step, ...] = ()
+    if config.equalize:
+        sites, steps = equalize_if_better(sites, samples)
+    return Prepared(model, sites.graph, sites, samples, taken, steps)
+
+
+def finish(
+    prepared: Prepared,
+    ranges: Ranges,
+    evaluate: Evaluate | None = None,
+    max_drop: float = 0.0,
+) -> QuantizedModel:
+    """The stages after observing: choose and emit, tune, and search until the goals are reached."""
+    graph, sites, samples = prepared.graph, prepared.sites, prepared.samples
+    config, signature = sites.config, graph.signature
+    assert signature is not None  # captured by torch.export
+    weights = QuantizedWeights(graph.module, sites.weight_spec)
+    convert_sites = partial(convert, ranges=ranges, weights=weights)  # choose and emit
+    reference = FloatReference(graph.module, samples.measuring)
+    compile = partial(compile_graph, signature=signature)
+
+    def attempt(sites: Sites) -> Tuned:
+        return tune(convert_sites(sites), samples, reference)
+
+    if config.optimize == "latency":
+        inputs = samples.subset(1).measuring[0]
+        sites = choose_for_latency(convert_sites(sites), convert_sites, compile, inputs)
+    goals = goals_of(config, evaluate, max_drop, compile, graph.module)
+    tuned = Fallback(attempt, samples, ranges.macs).reach(sites, goals)
+    steps = prepared.steps + tuned.steps
+    report = make_report(prepared.model, tuned, ranges.macs, steps)
+    return QuantizedModel(tuned.emission.module, signature, config, report)
+
+
+def _quantize_submodules(
+    model: nn.Module, paths: Sequence[str], batches: Iterable[Call], config: Config
+) -> QuantizedParts:
+    """Quantize submodules, each with the calls it sees while the whole model runs."""
+    model = copy.deepcopy(model).eval()
+    seen = SubmoduleCalls(model, paths, batches)
+    prepared: dict[str, Prepared] = {}
+    for path, module in seen.modules.items():
+        calls = seen.calls(path)
+        first = next(calls, None)
+        if first is None:
+            raise DataError(f"submodule {path!r} was not called by any calibration batch")
+        try:
+            prepared[path] = prepare(module, itertools.chain([first], calls), config)
+        except OctavoError as e:
+            raise type(e)(f"submodule {path!r}: {e}") from e
+    ranges = {path: Ranges(p.sites) for path, p in prepared.items()}
+    for path, p in prepared.items():
+        for call in p.taken:
+            ranges[path].observe(p.graph.flatten(*call))
+    more = True
+    while more:
+        for path, p in prepared.items():
+            for call in seen.queued(path):
+                ranges[path].observe(p.graph.flatten(*call))
+        more = seen.run_batch()
+    seen.close()
+    return QuantizedParts(model, {path: finish(p, ranges[path]) for path, p in prepared.items()})
 
 
 def _length(data: Any) -> int | None:

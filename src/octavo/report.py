@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,10 +18,7 @@ from torch.utils._pytree import tree_leaves
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
 from .metrics import Step
-
-if TYPE_CHECKING:
-    from .quantizer import Quantizer
-    from .tune.steps import Converted
+from .tune.tune import Tuned
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Report:
             f"multiply-adds in int8, output SQNR {_number(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
-            caption="\n".join(map(_told, self.steps)),
+            caption="\n".join(map(_format_step, self.steps)),
             caption_justify="left",
         )
         table.add_column("#", justify="right")
@@ -141,7 +138,7 @@ def _number(db: float) -> str:
     return f"{db:.1f}" if math.isfinite(db) else ("exact" if db > 0 else "none")
 
 
-def _told(step: Step) -> str:
+def _format_step(step: Step) -> str:
     gain = f"{_number(step.before)} -> {_number(step.after)} dB"
     return f"{step.method}: {gain}" + ("" if step.kept else ", not kept")
 
@@ -159,19 +156,17 @@ def tensor_bytes(module: nn.Module) -> int:
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 
-def make_report(quantizer: Quantizer, done: Converted) -> Report:
+def make_report(
+    model: nn.Module, tuned: Tuned, macs: Mapping[fx.Node, int], steps: tuple[Step, ...]
+) -> Report:
     """Describe a finished quantization, in graph order, each site with its value's SQNR."""
+    sites = tuned.emission.sites
     rows = []
-    numbers = {name: i for i, name in enumerate(quantizer.covered)}
-    for node in quantizer.graph.nodes:
-        root, _ = quantizer.matches.get(node.name, (node, None))
-        if root is node and _is_work(node):
-            noise = done.sites.get(node.name)
-            measured = noise is not None and noise.signal + noise.noise > 0
-            sqnr = noise.sqnr if noise and measured else None
-            rows.append(_row(quantizer, node, numbers.get(node.name), sqnr))
-    sizes = tensor_bytes(quantizer.model), tensor_bytes(done.graph)
-    return Report(tuple(rows), done.output.sqnr, *sizes, done.steps)
+    for node in sites.graph.graph.nodes:
+        if sites.roots.get(node, node) is node and _is_work(node):
+            rows.append(_row(tuned, node, macs))
+    sizes = tensor_bytes(model), tensor_bytes(tuned.emission.module)
+    return Report(tuple(rows), tuned.output.sqnr, *sizes, steps)
 
 
 def _is_work(node: fx.Node) -> bool:
@@ -186,47 +181,36 @@ def _tensors(nodes: list[fx.Node]) -> bool:
     return any(isinstance(v, torch.Tensor) for v in values)
 
 
-def _row(quantizer: Quantizer, node: fx.Node, site: int | None, sqnr: float | None) -> Row:
-    nodes = quantizer.covered.get(node.name, [node])
-    precision, reason = verdict(quantizer, node)
-    rule = quantizer.rule_of(node)
-    reads = quantizer.reads.get(node.name, []) if precision == "int8" else []
-    weights = rule.weights() if rule and reads else {}
-    qparams = quantizer.qparams_of(node)
-    low, high = qparams.range if qparams else (None, None)
+def _row(tuned: Tuned, node: fx.Node, macs: Mapping[fx.Node, int]) -> Row:
+    emission, sites = tuned.emission, tuned.emission.sites
+    site = sites.get(node)
+    nodes = site.rule.nodes if site else (node,)
+    precision, reason = sites.verdict(node)
+    reads = site.int8_inputs if site and precision == "int8" else ()
+    weights = site.rule.weights() if site and reads else {}
+    demanded = node in sites.demand.specs
+    low, high = emission.qparams[node].range if demanded else (None, None)
+    noise = tuned.sites.get(node)
+    measured = noise is not None and noise.signal + noise.noise > 0
     constants = [i for n in nodes for i in n.all_input_nodes if i.op == "get_attr"]
-    values = {i: attribute(quantizer.module, i.target) for i in constants}
+    values = {i: attribute(sites.graph.module, i.target) for i in constants}
     sizes = {i: v for i, v in values.items() if isinstance(v, torch.Tensor)}
     before = sum(t.numel() * t.element_size() for t in sizes.values())
     saved = sum(sizes[i].numel() * 3 - 4 * sizes[i].shape[axis] for i, axis in weights.items())
     return Row(
-        site=site,
+        site=site.number if site else None,
         path=module_path(nodes[0]),
         name=node.name,
         operator=" + ".join(operator_name(n) for n in nodes),
         precision=precision,
         reason=reason,
-        weight_bits=quantizer.weight_spec.bits if weights else None,
-        activation_bits=quantizer.spec_of(reads[0].name).bits if reads else None,
+        weight_bits=sites.weight_spec.bits if weights else None,
+        activation_bits=sites.demand.spec_of(reads[0]).bits if reads else None,
         low=low,
         high=high,
-        sqnr=sqnr,
-        multiply_adds=sum(quantizer.work.get(n.name, 0) for n in nodes),
+        sqnr=noise.sqnr if noise and measured else None,
+        multiply_adds=sum(macs.get(n, 0) for n in nodes),
         parameters=sum(t.numel() for t in sizes.values()),
         bytes_before=before,
         bytes_after=before - saved,
     )
-
-
-def verdict(quantizer: Quantizer, node: fx.Node) -> tuple[str, str]:
-    """("int8", "") or ("float", why) for the site that ends at `node`."""
-    if node.name not in quantizer.covered:
-        return "float", node.meta.get("reason", f"no rule for {operator_name(node)}")
-    if node.name in quantizer.float_reasons:
-        return "float", quantizer.float_reasons[node.name]
-    rule = quantizer.rule_of(node)
-    if rule is not None and rule.precision == "float":
-        return "float", rule.reason
-    if rule is not None and node.name not in quantizer.reads:
-        return "float", rule.idle_reason
-    return "int8", ""

@@ -7,26 +7,25 @@ import itertools
 import math
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from .calibrate.data import batch_size, calls
+from .calibrate.data import calls
+from .calibrate.observers import Observer
+from .calibrate.processes import Ranks
+from .calibrate.ranges import Ranges
+from .calibrate.samples import calls_with
 from .capture.signature import Call
 from .config import Config, as_config
-from .errors import ConfigError, OctavoError
+from .errors import OctavoError
 from .io.file import load, save
 from .model import QuantizedModel
-from .quantizer import Quantizer
+from .quantize import Prepared, finish, prepare
 from .search.fallback import Evaluate
-from .stages import Calibration
-
-T = TypeVar("T")
 
 
 @torch.no_grad()
@@ -65,15 +64,15 @@ def quantize_sharded(
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
     batches = calls(shard, model)
     samples = math.ceil((config.tune_samples + config.measure_samples) / ranks.count)
-    leads = ranks.together(lambda: list(_first(batches, samples)))
+    leads = ranks.together(lambda: list(calls_with(batches, samples)))
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*leads))
     lead = [call for call in in_turn if call is not None]
 
-    work = _Work(Quantizer(model, config=config))
+    share = _Share(model, config)
     own = itertools.chain(leads[ranks.rank], batches)
-    shown = ranks.together(lambda: work.observe(lead, own))
+    shown = ranks.together(lambda: share.observe(lead, own))
     first = ranks.rank == 0
-    content = ranks.together(lambda: work.finish(shown, evaluate, max_drop) if first else b"")[0]
+    content = ranks.together(lambda: share.finish(shown, evaluate, max_drop) if first else b"")[0]
     return _from_bytes(content)
 
 
@@ -82,24 +81,26 @@ class _Observed(NamedTuple):
 
     checksum: int
     graph: str
-    values: dict[str, Any]
+    state: Mapping[str, Observer]
 
 
-class _Work:
+class _Share:
     """What a rank does between the places where all meet."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
-        self.model, self.quantizer = quantizer.model, quantizer
-        self.calibration = Calibration(quantizer)
+    prepared: Prepared
+    ranges: Ranges
+
+    def __init__(self, model: nn.Module, config: Config) -> None:
+        self.model, self.config = model, config
 
     def observe(self, lead: list[Call], own: Iterable[Call]) -> _Observed:
         """Capture and equalize with what all ranks have, then observe what is this one's."""
-        self.quantizer.capture(*lead[:2])
-        self.calibration.prepare(lead)
-        quantizer = self.calibration.quantizer
-        for args, kwargs in own:
-            quantizer.observe(*args, **kwargs)
-        return _Observed(_checksum(self.model), str(quantizer.graph), quantizer.observed())
+        self.prepared = prepare(self.model, iter(lead), self.config)
+        self.ranges = Ranges(self.prepared.sites)
+        graph = self.prepared.graph
+        for call in own:
+            self.ranges.observe(graph.flatten(*call))
+        return _Observed(_checksum(self.model), str(graph.graph), self.ranges.state())
 
     def finish(self, shown: list[_Observed], evaluate: Evaluate | None, max_drop: float) -> bytes:
         """On rank 0: merge what all observed, convert and tune; a file of the model."""
@@ -107,59 +108,8 @@ class _Work:
             if other[:2] != shown[0][:2]:
                 raise OctavoError(f"rank {rank} has other weights, or another graph, than rank 0")
         for other in shown[1:]:
-            self.calibration.quantizer.take_in(other.values)
-        return _as_bytes(self.calibration.finish(evaluate, max_drop))
-
-
-class Ranks:
-    """The processes of torch.distributed's default group; each waits so long for the others."""
-
-    def __init__(self, seconds: float) -> None:
-        if not (dist.is_available() and dist.is_initialized()):
-            raise ConfigError(
-                "no process group: start with torchrun and call "
-                'torch.distributed.init_process_group("gloo") first, or use octavo.quantize'
-            )
-        self.rank, self.count, self.seconds = dist.get_rank(), dist.get_world_size(), seconds
-        self.group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
-
-    def together(self, work: Callable[[], T]) -> list[T]:
-        """Do `work` here; what it gave on every rank. An error on one is raised on all."""
-        own: Any
-        failed: Exception | None = None
-        try:
-            own = work()
-        except Exception as e:
-            own, failed = _Failure(f"{type(e).__name__}: {e}"), e
-        found: list[Any] = [None] * self.count
-        try:
-            dist.all_gather_object(found, own, group=self.group)
-        except RuntimeError as e:
-            raise failed or OctavoError(
-                f"rank {self.rank} lost the others: one of {self.count} died, or did not answer "
-                f"within timeout={self.seconds:g} s ({e})"
-            ) from e
-        if failed is not None:
-            raise failed
-        for rank, item in enumerate(found):
-            if isinstance(item, _Failure):
-                raise OctavoError(f"rank {rank} failed: {item.reason}")
-        return found
-
-
-class _Failure(NamedTuple):
-    """Stands for what a rank would have given."""
-
-    reason: str
-
-
-def _first(batches: Iterable[Call], samples: int) -> Iterator[Call]:
-    """Calls until they hold so many samples."""
-    for call in batches:
-        yield call
-        samples -= batch_size(call)
-        if samples <= 0:
-            return
+            self.ranges.merge(other.state)
+        return _as_bytes(finish(self.prepared, self.ranges, evaluate, max_drop))
 
 
 def _checksum(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from networks import NETWORKS, make
 from octavo import CaptureError
 from octavo.capture.export import capture
 from octavo.graph.names import module_path
-from octavo.passes import tidy
+from stages import rewritten
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -101,7 +101,7 @@ def test_writes_in_place_are_seen_by_every_later_reader(write):
 
     x = torch.randn(4, 3, 2)
     graph, _ = capture(Net(), (x,))
-    torch.testing.assert_close(tidy(graph)(x)[0], Net()(x))
+    torch.testing.assert_close(rewritten(graph)(x)[0], Net()(x))
 
 
 def test_module_paths_are_the_users():
@@ -119,7 +119,7 @@ class Branches(nn.Module):
 
 
 def test_a_model_that_cannot_be_exported_names_the_line():
-    with pytest.raises(CaptureError, match=r"test_capture.py:\d+: if x.sum\(\) > 0"):
+    with pytest.raises(CaptureError, match=r"test_export.py:\d+: if x.sum\(\) > 0"):
         capture(Branches(), (torch.rand(2, 3),))
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_leaves_pytorch_names_the_line():
         def forward(self, x):
             return torch.tensor(x.numpy().sum())
 
-    with pytest.raises(CaptureError, match=r"test_capture.py:\d+: return torch.tensor"):
+    with pytest.raises(CaptureError, match=r"test_export.py:\d+: return torch.tensor"):
         capture(Numpy(), (torch.rand(2, 3),))
 
 

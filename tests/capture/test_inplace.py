@@ -6,7 +6,7 @@ from torch import nn
 
 from octavo.capture.export import capture
 from octavo.capture.inplace import evaluate_writes, mutates
-from octavo.passes import tidy
+from stages import rewritten
 
 x = torch.rand(3, 4)
 
@@ -103,7 +103,7 @@ def test_what_does_is_functionalized(kind, functionalized):
 
 def test_what_an_in_place_operator_returns_is_what_it_wrote_to():
     net = ReadByAnotherName()
-    graph = tidy(capture(net, (x,))[0])
+    graph = rewritten(capture(net, (x,))[0])
     torch.testing.assert_close(graph(x)[0], net(x))
 
 

@@ -120,6 +120,17 @@ def test_nothing_is_left_behind_and_an_older_file_stays_where_export_fails(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.bin", "m.xml"]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "package", "error"),
+    [(".xml", "openvino", octavo.EngineError), (".onnx", "onnx", octavo.FormatError)],
+)
+def test_a_missing_package_is_named(quantized, tmp_path, monkeypatch, suffix, package, error):
+    monkeypatch.setitem(sys.modules, package, None)  # its import fails
+    with pytest.raises(error, match=rf"needs the packages? {package}\b.*pip install"):
+        octavo.export(quantized("residual")[0], tmp_path / f"m{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_exported_is_refused(quantized, tmp_path):
     q, _ = quantized("residual")
     with pytest.raises(octavo.FormatError, match=r"\.onnx, \.xml"):

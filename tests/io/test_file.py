@@ -168,8 +168,9 @@ def test_modules_and_unknown_tensors_are_refused(stored):
 
 
 def test_another_format_is_refused(stored):
-    with pytest.raises(FormatError, match="format 2; this version of Octavo reads format 1"):
+    with pytest.raises(FormatError, match="format 2; this version of Octavo reads format 1") as e:
         octavo.load(edited(stored[1], octavo=lambda d: {"format": 2}))
+    assert str(stored[1]) in str(e.value)
 
 
 def test_a_file_of_the_first_format_is_read():
@@ -330,6 +331,17 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(FormatError, match="not a name that a file may hold"):
         octavo.save(q, tmp_path / "m.octavo")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_under_two_names_is_saved_under_both(tmp_path):
+    q = octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), config="fast")
+    node = next(n for n in q.graph.nodes if n.op == "get_attr")
+    q.graph_module.register_buffer("again", q.graph_module.get_buffer(node.target))
+    node.target = "again"
+    q.graph_module.recompile()
+    octavo.save(q, tmp_path / "m.octavo")
+    x = torch.randn(5, 4)
+    assert torch.equal(octavo.load(tmp_path / "m.octavo")(x), q(x))
 
 
 def test_buffers_that_are_views_of_the_same_memory_are_saved(tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 
 import octavo
 from octavo.capture.export import capture
-from octavo.passes import tidy
+from stages import rewritten
 
 aten = torch.ops.aten
 
@@ -22,7 +22,7 @@ class Attend(nn.Module):
 
 
 def tidied(net, *args):
-    return tidy(capture(net, args)[0])
+    return rewritten(capture(net, args)[0])
 
 
 def targets(graph):

@@ -4,7 +4,7 @@ from torch import nn
 
 import octavo
 from octavo.capture.export import capture
-from octavo.passes import tidy
+from stages import rewritten
 
 aten = torch.ops.aten
 SIZES = {"b": 3, "h": 2, "q": 4, "k": 5, "d": 6, "e": 7}
@@ -39,7 +39,7 @@ def operands(equation):
 @pytest.mark.parametrize("equation", PRODUCTS)
 def test_a_product_becomes_a_matmul(equation):
     net, args = Einsum(equation), operands(equation)
-    graph = tidy(capture(net, tuple(args))[0])
+    graph = rewritten(capture(net, tuple(args))[0])
     targets = [n.target for n in graph.graph.nodes]
     assert aten.matmul.default in targets
     assert aten.einsum.default not in targets
@@ -49,7 +49,7 @@ def test_a_product_becomes_a_matmul(equation):
 @pytest.mark.parametrize("equation", OTHERS)
 def test_what_is_no_product_keeps_its_meaning(equation):
     net, args = Einsum(equation), operands(equation)
-    torch.testing.assert_close(tidy(capture(net, tuple(args))[0])(*args)[0], net(*args))
+    torch.testing.assert_close(rewritten(capture(net, tuple(args))[0])(*args)[0], net(*args))
 
 
 @pytest.mark.parametrize("equation", ["bqhd,bkhd->bhqk", "bqhd,bkhd->bqk"])

@@ -7,13 +7,13 @@ import octavo
 from networks import NETWORKS, make, warmed
 from octavo.capture.export import capture
 from octavo.graph.names import operator_name
-from octavo.passes import tidy
 from octavo.passes.batch_norm import fold_batch_norm
+from stages import rewritten
 
 
 def tidied(net, *args):
     module, _ = capture(net, args)
-    return tidy(module)
+    return rewritten(module)
 
 
 def operators(module):
@@ -25,7 +25,7 @@ def test_the_function_stays_the_same(name):
     net, inputs = make(name)
     args, kwargs = inputs(3)
     module, signature = capture(net, args, kwargs)
-    tidy(module)
+    rewritten(module)
     args, kwargs = inputs(5)
     got = signature.unflatten(module(*signature.flatten(args, kwargs)))
     torch.testing.assert_close(got, net(*args, **kwargs), rtol=1e-4, atol=1e-5)
@@ -36,7 +36,7 @@ def test_the_users_tensors_are_not_written_to(name):
     net, inputs = make(name)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     tidied_args, tidied_kwargs = inputs(3)
-    tidy(capture(net, tidied_args, tidied_kwargs)[0])
+    rewritten(capture(net, tidied_args, tidied_kwargs)[0])
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
@@ -164,7 +164,7 @@ def test_every_argument_is_in_its_place():
 
 def test_a_graph_that_is_not_exported_is_refused():
     with pytest.raises(AttributeError):
-        tidy(nn.ReLU())
+        rewritten(nn.ReLU())
 
 
 @pytest.mark.parametrize("alpha", [1, 2])
@@ -178,7 +178,7 @@ def test_addmm_of_constants_is_a_linear_layer(alpha):
             return torch.addmm(self.bias, x, self.weight, alpha=alpha)
 
     net, x = Conv1D(), torch.randn(3, 4)
-    graph = tidy(capture(net, (x,))[0])
+    graph = rewritten(capture(net, (x,))[0])
     assert (torch.ops.aten.linear.default in [n.target for n in graph.graph.nodes]) == (alpha == 1)
     torch.testing.assert_close(graph(x)[0], net(x))
 
@@ -193,7 +193,7 @@ def test_nodes_named_like_methods_of_a_module():
             return self.head(x.to(torch.float32) @ self.table.to(torch.float64).float())
 
     net, x = Moves(), torch.randn(3, 4)
-    torch.testing.assert_close(tidy(capture(net, (x,))[0])(x)[0], net(x))
+    torch.testing.assert_close(rewritten(capture(net, (x,))[0])(x)[0], net(x))
 
 
 @pytest.mark.parametrize("enabled", [False, True])
@@ -209,7 +209,7 @@ def test_a_region_without_autocast_is_part_of_the_whole(enabled):
             return self.b(y.float())
 
     net, x = Region(), torch.randn(5, 4)
-    graph = tidy(capture(net, (x,))[0])
+    graph = rewritten(capture(net, (x,))[0])
     linears = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
     assert len(linears) == (1 if enabled else 2)
     torch.testing.assert_close(graph(x)[0], net(x))
@@ -226,6 +226,6 @@ def test_a_mask_made_of_known_sizes_is_a_constant():
             return x + mask.masked_fill(mask != 0, -5.0)
 
     net, x = Windows(), torch.randn(3, 4, 4)
-    graph = tidy(capture(net, (x,))[0])
+    graph = rewritten(capture(net, (x,))[0])
     assert len([n for n in graph.graph.nodes if n.op == "call_function"]) == 1
     torch.testing.assert_close(graph(x)[0], net(x))

@@ -6,7 +6,7 @@ from torch import nn
 
 import octavo
 from octavo.capture.export import capture
-from octavo.passes import tidy
+from stages import rewritten
 
 aten = torch.ops.aten
 WINDOWS, HEADS, TOKENS = 4, 2, 5
@@ -30,7 +30,7 @@ class Windowed(nn.Module):
 
 
 def tidied(net, x):
-    return tidy(capture(net, (x,))[0])
+    return rewritten(capture(net, (x,))[0])
 
 
 def reshaped(graph):

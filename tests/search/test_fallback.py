@@ -5,27 +5,14 @@ import torch
 from torch import nn
 
 import octavo
+from networks import Outlier
 from octavo import CollapseWarning, Config
-
-
-class Fragile(nn.Module):
-    """One activation has an outlier a thousand times the rest, which a later layer ignores."""
-
-    def __init__(self):
-        super().__init__()
-        self.good, self.bad = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
-        self.bad.weight[:, 0] = 0
-
-    def forward(self, x):
-        y = torch.tanh(self.good(x))
-        y = torch.cat([y[:, :1] * 0 + 3000, y[:, 1:]], 1)
-        return self.bad(y)
 
 
 def collapsed(config):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        q = octavo.quantize(Fragile(), torch.randn(32, 8), config=config)
+        q = octavo.quantize(Outlier(), torch.randn(32, 8), config=config)
     return q, [w for w in caught if issubclass(w.category, CollapseWarning)]
 
 

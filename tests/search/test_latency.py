@@ -44,7 +44,7 @@ def engine(monkeypatch):
             trials.append((a(), b()))
             return ratios[(len(trials) - 1) % len(ratios)]
 
-        class Clock:
+        class Profile:
             total = 10.0
 
             def __init__(self, model, inputs):
@@ -55,7 +55,7 @@ def engine(monkeypatch):
                 return self.each if list(names) else 0.0
 
         monkeypatch.setattr(latency, "time_ratio", measure)
-        monkeypatch.setattr(latency, "Clock", Clock)
+        monkeypatch.setattr(latency, "Profile", Profile)
         return trials
 
     return stands_for
@@ -131,17 +131,17 @@ def test_a_model_of_convolutions_alone_has_nothing_to_try(engine):
     assert q.report().int8_share == 1
 
 
-def test_the_clock_knows_operators_by_what_they_compute():
+def test_the_profile_knows_operators_by_what_they_compute():
     net, inputs = make("residual")
     args, kwargs = inputs(4)
     fast = octavo.quantize(net, calls(inputs)).compile()
-    clock = latency.Clock(fast, fast.flatten(args, kwargs))
-    assert 0 < clock.of(["conv1/conv2d_1", "conv1/conv2d_1"]) <= clock.total
-    assert clock.of(["conv1/conv2d_9"]) == clock.of([]) == 0
-    fused = next(o.nodes for o in clock.operators if "conv2/conv2d_2" in o.nodes)
+    profile = latency.Profile(fast, fast.flatten(args, kwargs))
+    assert 0 < profile.of(["conv1/conv2d_1", "conv1/conv2d_1"]) <= profile.total
+    assert profile.of(["conv1/conv2d_9"]) == profile.of([]) == 0
+    fused = next(o.nodes for o in profile.operators if "conv2/conv2d_2" in o.nodes)
     assert any(name.startswith("add") for name in fused)
-    assert clock.of(fused) > clock.of(fused, without=["conv2/conv2d_2"]) == 0
-    assert clock.of(o for c in clock.operators for o in c.nodes) <= clock.total
+    assert profile.of(fused) > profile.of(fused, without=["conv2/conv2d_2"]) == 0
+    assert profile.of(o for c in profile.operators for o in c.nodes) <= profile.total
 
 
 class Spectral(nn.Module):
@@ -156,7 +156,7 @@ class Spectral(nn.Module):
         return torch.fft.fft2(self.b(self.b(x) + x)).real
 
 
-def test_without_a_clock_all_without_weights_is_tried(monkeypatch):
+def test_without_a_profile_all_without_weights_is_tried(monkeypatch):
     trials = []
     monkeypatch.setattr(latency, "time_ratio", lambda a, b: trials.append((a(), b())) or 0.9)
     with pytest.warns(octavo.PartitionWarning):

@@ -6,36 +6,37 @@ from torch import nn
 
 import octavo
 from networks import calls, make
-from octavo import Config
-from octavo.metrics import output_noise
-from octavo.quantizer import Quantizer
-from octavo.search.sensitivity import site_effects
+from octavo.metrics import FloatReference
+from octavo.search.sensitivity import site_sensitivity
+from stages import converted
 
 
 def observed(net, *batches):
-    quantizer = Quantizer(net.eval(), config=Config(observer="minmax"))
-    for x in batches:
-        quantizer.observe(x)
-    return quantizer, quantizer.quantize()
+    return converted(net, batches, observer="minmax")
+
+
+def sensitivity(emission, batches):
+    return {site.name: noise for site, noise in site_sensitivity(emission, batches).items()}
 
 
 @pytest.mark.parametrize("name", ["residual", "mobile", "dense", "transformer", "shuffle"])
 def test_together_they_predict_the_noise_that_is_measured(name):
     net, inputs = make(name)
     x = torch.cat([args[0] for args in calls(inputs, 8)])
-    quantizer, graph = observed(net, x)
-    effects = site_effects(quantizer, [[x]])
+    emission = observed(net, x)
+    effects = sensitivity(emission, [[x]])
     predicted = -10 * math.log10(sum(effects.values()))
-    measured = output_noise(graph, [[x]], [quantizer.module(x)]).sqnr
+    reference = FloatReference(emission.sites.graph.module, [[x]])
+    measured = reference.noise(emission.module).sqnr
     assert predicted == pytest.approx(measured, abs=2)
 
 
 def test_one_linear_layer_by_hand():
     """Its output is the output: the effect is the energy of what it computes wrongly."""
     net, x = nn.Linear(16, 8), torch.randn(256, 16)
-    quantizer, graph = observed(net, x)
-    (effect,) = site_effects(quantizer, [[x]]).values()
-    noise = (graph(x)[0] - net(x)).square().sum() / net(x).square().sum()
+    emission = observed(net, x)
+    (effect,) = sensitivity(emission, [[x]]).values()
+    noise = (emission.module(x)[0] - net(x)).square().sum() / net(x).square().sum()
     assert effect == pytest.approx(float(noise), rel=0.3)
 
 
@@ -49,8 +50,7 @@ def test_a_site_that_the_output_hardly_depends_on_costs_little():
             return self.loud(x) + 0.001 * self.quiet(torch.tanh(x))
 
     x = torch.randn(64, 8)
-    quantizer, _ = observed(Two(), x)
-    effects = site_effects(quantizer, [[x]])
+    effects = sensitivity(observed(Two(), x), [[x]])
     assert effects["linear"] > 1000 * effects["linear_1"]
 
 
@@ -64,32 +64,30 @@ def test_token_ids_have_no_gradient_and_need_none():
             return self.head(self.embed(ids).mean(1))
 
     ids = torch.randint(50, (32, 6))
-    quantizer, _ = observed(Words(), ids)
-    effects = site_effects(quantizer, [[ids]])
+    effects = sensitivity(observed(Words(), ids), [[ids]])
     assert set(effects) == {"mean", "linear"}
     assert all(0 < effect < 0.01 for effect in effects.values())
 
 
 def test_the_model_is_left_without_gradients():
     net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(32, 8)
-    quantizer, _ = observed(net, x)
-    site_effects(quantizer, [[x]])
+    sensitivity(observed(net, x), [[x]])
     assert all(p.grad is None for p in net.parameters())
     assert x.grad is None
     assert not x.requires_grad
 
 
-def test_nothing_quantized_is_refused():
-    with pytest.raises(AttributeError):
-        site_effects(Quantizer(nn.Linear(4, 2)), [[torch.randn(2, 4)]])
+def test_inputs_of_another_shape_are_refused():
+    emission = observed(nn.Linear(4, 2), torch.randn(2, 4))
+    with pytest.raises(RuntimeError):
+        sensitivity(emission, [[torch.randn(2, 5)]])
 
 
 def test_sites_of_the_report_are_those_with_an_effect():
     net, inputs = make("residual")
     batches = [args[0] for args in calls(inputs)]
     q = octavo.quantize(net, batches)
-    quantizer, _ = observed(net, *batches)
-    effects = site_effects(quantizer, [[b] for b in batches])
+    effects = sensitivity(observed(net, *batches), [[b] for b in batches])
     int8 = {r.name: r.operator for r in q.report().rows if r.precision == "int8"}
     assert {int8.pop(site) for site in effects} == {
         "conv2d",

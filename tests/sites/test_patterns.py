@@ -7,8 +7,8 @@ from torch import fx, nn
 
 from octavo import ANY, PatternError
 from octavo.capture.export import capture
-from octavo.passes import tidy
 from octavo.sites.patterns import Registry, aten_packet, find_matches, match, size
+from stages import rewritten
 
 aten = torch.ops.aten
 
@@ -99,7 +99,7 @@ def test_a_method_by_name_in_a_traced_graph():
 
 
 def test_a_folded_batch_norm_is_still_seen():
-    module = tidy(capture(Net(), (torch.rand(2, 3, 8, 8),))[0])
+    module = rewritten(capture(Net(), (torch.rand(2, 3, 8, 8),))[0])
     found = [match(n, (nn.ReLU, (nn.BatchNorm2d, nn.Conv2d)), {}) for n in module.graph.nodes]
     names = [[n.name for n in nodes] for nodes in found if nodes]
     assert names == [["conv2d", "relu"]]

@@ -367,7 +367,7 @@ def test_adding_an_operator_takes_a_few_lines():
     try:
 
         @octavo.register_pattern(nn.ELU)
-        class Elu(octavo.FloatBetween):
+        class Elu(octavo.FloatOp):
             """elu in float, between int8 neighbours."""
 
         net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ELU(), nn.Conv2d(8, 4, 1))
@@ -383,8 +383,8 @@ def test_adding_an_operator_takes_a_few_lines():
 
 def test_a_rule_that_asks_for_an_unobserved_value_is_told():
     class Greedy(octavo.Rule):
-        def quantize(self, quantizer, node, load_arg):
-            return load_arg(node.args[1])
+        def emit(self, emitter):
+            return emitter.load_arg(self.root.args[1])
 
     quantizer = octavo.Quantizer(nn.Linear(3, 3), patterns={nn.Linear: Greedy})
     quantizer.observe(torch.rand(2, 3))

@@ -5,19 +5,11 @@ from torch import nn
 import octavo
 from networks import NETWORKS, calls, make
 from octavo import Config
-from octavo.quantizer import Quantizer
 from octavo.tune.biases import correct_biases
 from octavo.tune.layerwise import tune_layers
+from stages import converted as observed
 
 torch.manual_seed(0)
-
-
-def observed(net, batches):
-    quantizer = Quantizer(net.eval(), config=Config())
-    with torch.no_grad():
-        for x in batches:
-            quantizer.observe(x)
-        return quantizer, quantizer.quantize()
 
 
 class Coarse(nn.Module):
@@ -43,20 +35,19 @@ def test_channel_means_after_the_activation_become_the_float_ones(kind, activati
     net = Coarse(layer, activation)
     shape = (8,) if kind == "linear" else (8, 9, 9)
     batches = [torch.rand(16, *shape) - 0.3 for _ in range(4)]
-    quantizer, graph = observed(net, batches)
+    emission = observed(net, batches)
     x = torch.cat(batches)
 
-    def errors():
+    def errors(emission):
         """Mean error of each channel of what the last layer reads, before it is quantized."""
-        root = quantizer.weighted_sites()[-1].root
-        copy = quantizer.conversion.copies[root]
-        value = next(v for n, v in values(graph, x) if n is copy)
+        root = emission.sites.weighted()[-1].root
+        copy = emission.copies[root]
+        value = next(v for n, v in values(emission.module, x) if n is copy)
         difference = value - net.activation(net.layer(x))
         return difference.transpose(0, 1).flatten(1).mean(1).abs()
 
-    before = errors()
-    tune_layers(quantizer, graph, [[b] for b in batches], correct_biases)
-    after = errors()
+    before = errors(emission)
+    after = errors(tune_layers(emission, [[b] for b in batches], correct_biases))
     assert before.max() > 1e-3
     assert after.max() < before.max() / 4
 
@@ -77,10 +68,10 @@ def values(graph, x):
 def test_a_linear_layer_is_corrected_by_the_mean_error_of_its_own_output():
     net = Coarse(nn.Linear(8, 6)).layer
     x = torch.rand(512, 8)
-    quantizer, graph = observed(net, [x])
-    error = net(x) - graph(x)[0]
-    tune_layers(quantizer, graph, [[x]], correct_biases)
-    moved = graph(x)[0] + error - net(x)
+    emission = observed(net, [x])
+    error = net(x) - emission.module(x)[0]
+    tuned = tune_layers(emission, [[x]], correct_biases)
+    moved = tuned.module(x)[0] + error - net(x)
     chance = error.var(0) / len(x)
     expected = error.mean(0) * (1 - chance / error.mean(0) ** 2).clamp(min=0)
     torch.testing.assert_close(moved, expected.expand_as(moved), rtol=0, atol=1e-5)
@@ -121,13 +112,14 @@ def test_a_clipped_outlier_in_each_sample_does_not_shift_the_others():
     with torch.no_grad():
         net.weight.copy_(torch.rand(4, 8) + 0.5)
     x = torch.rand(16, 30, 8)
-    quantizer, graph = observed(net, [x])
+    emission = observed(net, [x])
+    graph = emission.module
     outliers = x.clone()
     outliers[:, 0] = 10
     before = (graph(x)[0] - net(x))[:, 1:].abs().mean()
     error = (graph(outliers)[0] - net(outliers)).mean((0, 1)).abs()
     assert (error > 1).all()
-    tune_layers(quantizer, graph, [[outliers]], correct_biases)
+    graph = tune_layers(emission, [[outliers]], correct_biases).module
     assert (graph(x)[0] - net(x))[:, 1:].abs().mean() < 1.01 * before
 
 

@@ -6,18 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 import octavo
-from networks import NETWORKS, calls, images, make
+from networks import NETWORKS, Outlier, calls, images, make
 from octavo import Config
+from octavo.calibrate.ranges import Ranges
+from octavo.capture.export import capture
 from octavo.graph.tensors import attribute
-from octavo.quantizer import Quantizer
+from octavo.passes import run_passes
 from octavo.tune.channels import find_groups
 from octavo.tune.equalize import equalize, move_scale
-
-
-def captured(net, *inputs):
-    quantizer = Quantizer(net.eval(), config=Config())
-    quantizer.capture((inputs, {}))
-    return quantizer
+from stages import matched as captured
 
 
 def uneven(channels, least=0.02):
@@ -57,7 +54,7 @@ class Bottlenecks(nn.Module):
 
 
 def test_groups_are_closed_by_layers_that_take_the_scale_in():
-    graph = captured(Bottlenecks(), images(4)).graph
+    graph = captured(Bottlenecks(), images(4)).graph.graph
     names = [sorted(n.name for n in (*g.producers, *g.consumers)) for g in find_groups(graph)]
     stream = ["conv2d", "conv2d_1", "conv2d_3", "conv2d_4", "conv2d_6", "linear"]
     assert stream in names
@@ -70,14 +67,13 @@ def test_groups_are_closed_by_layers_that_take_the_scale_in():
 def test_any_scale_of_any_group_leaves_the_float_function_as_it_is(name):
     net, inputs = make(name)
     args, kwargs = inputs(4)
-    quantizer = Quantizer(net, config=Config())
-    quantizer.capture((args, kwargs))
-    flat = quantizer.signature.flatten(args, kwargs)
-    before = torch.cat([t.flatten() for t in quantizer.module(*flat)]).double()
-    for group in find_groups(quantizer.graph):
-        move_scale(quantizer.module, group, torch.rand(group.channels) + 0.5)
-    quantizer.module.recompile()
-    after = torch.cat([t.flatten() for t in quantizer.module(*flat)]).double()
+    module, signature = run_passes(capture(net, args, kwargs))
+    flat = signature.flatten(args, kwargs)
+    before = torch.cat([t.flatten() for t in module(*flat)]).double()
+    for group in find_groups(module.graph):
+        move_scale(module, group, torch.rand(group.channels) + 0.5)
+    module.recompile()
+    after = torch.cat([t.flatten() for t in module(*flat)]).double()
     assert (after - before).norm() < 1e-5 * before.norm()
 
 
@@ -91,7 +87,7 @@ def test_no_group_where_something_else_reads_a_value():
             y = F.relu(self.a(x))
             return self.b(y), y.amax()
 
-    assert find_groups(captured(Leaky(), images(2)).graph) == []
+    assert find_groups(captured(Leaky(), images(2)).graph.graph) == []
 
 
 def test_no_group_with_a_layer_that_is_called_twice():
@@ -103,16 +99,16 @@ def test_no_group_with_a_layer_that_is_called_twice():
         def forward(self, x):
             return self.b(F.relu(self.a(F.relu(self.a(x)))))
 
-    assert find_groups(captured(Shared(), images(2, channels=8)).graph) == []
+    assert find_groups(captured(Shared(), images(2, channels=8)).graph.graph) == []
 
 
 def test_a_scale_moves_from_weights_and_bias_to_the_next_weights():
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    quantizer = captured(net, torch.randn(5, 4))
-    (group,) = find_groups(quantizer.graph)
-    move_scale(quantizer.module, group, torch.tensor([2.0, 1.0, 0.5]))
-    first, last = (n for n in quantizer.graph.nodes if n.name.startswith("linear"))
-    values = [attribute(quantizer.module, a.target) for a in (*first.args[1:], last.args[1])]
+    module = captured(net, torch.randn(5, 4)).graph.module
+    (group,) = find_groups(module.graph)
+    move_scale(module, group, torch.tensor([2.0, 1.0, 0.5]))
+    first, last = (n for n in module.graph.nodes if n.name.startswith("linear"))
+    values = [attribute(module, a.target) for a in (*first.args[1:], last.args[1])]
     torch.testing.assert_close(values[0], net[0].weight / torch.tensor([[2.0], [1.0], [0.5]]))
     torch.testing.assert_close(values[1], net[0].bias / torch.tensor([2.0, 1.0, 0.5]))
     torch.testing.assert_close(values[2], net[2].weight * torch.tensor([2.0, 1.0, 0.5]))
@@ -123,8 +119,7 @@ def test_layer_norm_gives_its_scale_to_linear_layers():
     net[0].weight.data = uneven(8, 0.002)
     net[1].weight.data /= uneven(8, 0.002)
     x = torch.randn(64, 8)
-    quantizer = captured(net, x)
-    module = equalize(quantizer, [[x]])
+    module = equalize(captured(net, x), [[x]]).module
     norm = next(n for n in module.graph.nodes if n.target is torch.ops.aten.layer_norm.default)
     weight = attribute(module, norm.args[2].target)
     assert weight.max() / weight.min() < 50  # of 500
@@ -162,10 +157,11 @@ def test_what_a_batch_norm_knows_of_a_channel_limits_its_scale():
     for name, small in (("idle now", 1.0), ("always idle", 0.02)):
         with torch.no_grad():
             net[1].weight[1:], net[1].running_var[1:] = small, small**2
-        module = equalize(captured(net, x), [[x]])
-        if module is None:
+        graph = equalize(captured(net, x), [[x]])
+        if graph is None:
             seen[name] = 1.0
             continue
+        module = graph.module
         first = next(n for n in module.graph.nodes if n.target is torch.ops.aten.conv2d.default)
         weight = attribute(module, first.args[1].target).flatten(1).norm(dim=1)
         seen[name] = float(weight[1:].min() / weight[0])
@@ -183,7 +179,7 @@ def test_networks_stay_correct_in_both_engines(name):
 
 
 def test_a_gain_that_a_trial_does_not_show_is_not_kept(monkeypatch):
-    from octavo.tune import steps
+    from octavo.tune import tune as steps
 
     monkeypatch.setattr(steps, "EQUALIZED_GAINS", 1000.0)
     q = octavo.quantize(Bottlenecks(), [images(8) for _ in range(4)])
@@ -193,11 +189,9 @@ def test_a_gain_that_a_trial_does_not_show_is_not_kept(monkeypatch):
 
 
 def test_samples_that_fit_no_graph_are_refused():
-    quantizer = captured(
-        nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
-    )
+    sites = captured(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
     with pytest.raises(RuntimeError):
-        equalize(quantizer, [[torch.ones(2, 5)]])
+        equalize(sites, [[torch.ones(2, 5)]])
 
 
 class PostNorm(nn.Module):
@@ -219,7 +213,7 @@ class PostNorm(nn.Module):
 
 def test_where_nothing_takes_the_scale_in_the_readers_input_is_divided():
     net, x = PostNorm(), torch.randn(64, 16)
-    module = equalize(captured(net, x), [[x]])
+    module = equalize(captured(net, x), [[x]]).module
     (div,) = (n for n in module.graph.nodes if n.target is torch.ops.aten.div.Tensor)
     assert {u.name for u in div.users} == {"linear", "linear_1"}
     scale = attribute(module, div.args[1].target)
@@ -241,21 +235,20 @@ def test_a_division_before_linear_layers_helps_and_is_named_in_the_report():
 
 
 def test_a_trial_of_both_forms_starts_from_nothing_observed():
-    quantizer = captured(PostNorm(), torch.randn(64, 16))
-    quantizer.observe(torch.randn(64, 16))
-    twin = quantizer.twin(quantizer.module, observer="entropy")
-    assert twin.config.observer == "entropy"
-    assert quantizer.config.observer == "mse"
-    assert all(quant.observer.low == float("inf") for quant in twin.quants.values())
+    sites = captured(PostNorm(), torch.randn(64, 16))
+    Ranges(sites).observe([torch.randn(64, 16)])
+    other = sites.on(sites.graph, observer="entropy")
+    assert other.config.observer == "entropy"
+    assert sites.config.observer == "mse"
+    assert all(observer.low == float("inf") for observer in Ranges(other).observers.values())
 
 
 def test_what_would_collapse_does_not_even_need_the_guard():
-    """The outlier of test_guard: a division makes room for the channels beside it."""
-    from test_guard import Fragile
+    """The outlier of the tests of fallback: a division makes room for the channels beside it."""
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", octavo.CollapseWarning)
-        q = octavo.quantize(Fragile(), torch.randn(32, 8))
+        q = octavo.quantize(Outlier(), torch.randn(32, 8))
     assert q.report().int8_share == 1
 
 
@@ -265,7 +258,7 @@ def test_a_channel_that_the_samples_do_not_show_stays_as_it_is():
 
     graph = captured(
         nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 4)
-    ).graph
+    ).graph.graph
     (group,) = find_groups(graph)
     seen = Channels()
     seen.add(torch.tensor([[8.0, 2.0, 0.1, 0.0], [1.0, 1.0, 0.0, 0.0]]), axis=1)

@@ -6,11 +6,13 @@ observers of the same value can be merged, so shards of data can be calibrated a
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import OBSERVER_NAMES
 from ..errors import ConfigError, DataError
 from ..graph.qparams import QParams, QSpec, choose_qparams
 
@@ -50,8 +52,12 @@ class Observer:
             raise DataError("nothing was observed: run calibration data through the model first")
         return self.low, self.high
 
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest value seen, whatever `range` makes of them."""
+        return self.range()
+
     def clipped(self, spec: QSpec) -> tuple[float, float]:
-        """The part of the range to spread over the integers of `spec`: all of it, unless told."""
+        """The part of the range to spread over the integers of `spec`: by default all of it."""
         return self.range()
 
     def qparams(self, spec: QSpec) -> QParams:
@@ -72,9 +78,11 @@ class MovingAverageObserver(Observer):
     def __init__(self, momentum: float = 0.1) -> None:
         super().__init__()
         self.momentum, self.batches = momentum, 0
+        self.whole = MinMaxObserver()
 
     def update(self, value: Tensor, low: float, high: float) -> None:
         """Move the range by `momentum` towards this batch's."""
+        self.whole.update(value, low, high)
         if self.batches == 0:
             self.low, self.high = low, high
         self.low += self.momentum * (low - self.low)
@@ -86,12 +94,17 @@ class MovingAverageObserver(Observer):
         assert isinstance(other, MovingAverageObserver)
         if other.batches == 0:
             return
+        self.whole.merge(other.whole)
         if self.batches == 0:
             self.low, self.high = other.low, other.high
         share = other.batches / (self.batches + other.batches)
         self.low += share * (other.low - self.low)
         self.high += share * (other.high - self.high)
         self.batches += other.batches
+
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest value seen."""
+        return self.whole.range()
 
 
 class Histogram(Observer):
@@ -266,13 +279,14 @@ class EntropyObserver(Histogram):
         return divergence.sum(1) / counts.sum().clamp(min=1)
 
 
-OBSERVERS: dict[str, type[Observer]] = {
-    "minmax": MinMaxObserver,
-    "moving_average": MovingAverageObserver,
-    "percentile": PercentileObserver,
-    "mse": MSEObserver,
-    "entropy": EntropyObserver,
-}
+# The names are those of `Config.observer`.
+OBSERVERS: dict[str, type[Observer]] = dict(
+    zip(
+        OBSERVER_NAMES,
+        (MinMaxObserver, MovingAverageObserver, PercentileObserver, MSEObserver, EntropyObserver),
+        strict=True,
+    )
+)
 
 
 def make_observer(name: str) -> Observer:
@@ -280,3 +294,14 @@ def make_observer(name: str) -> Observer:
     if name not in OBSERVERS:
         raise ConfigError(f"unknown observer {name!r}: choose one of {', '.join(OBSERVERS)}")
     return OBSERVERS[name]()
+
+
+def merged(observers: Sequence[Observer]) -> Observer:
+    """One observer of all that several have seen; these stay as they are."""
+    first, *rest = observers
+    if not rest:
+        return first
+    result = copy.deepcopy(first)
+    for other in rest:
+        result.merge(other)
+    return result

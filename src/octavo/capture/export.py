@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from ..errors import CaptureError
+from .float_graph import FloatGraph
 from .inplace import evaluate_writes, mutates_views
 from .signature import Call, Signature, bound_arguments, input_form
 
@@ -32,7 +33,7 @@ def capture(
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
     others: Sequence[Call] = (),
-) -> tuple[fx.GraphModule, Signature]:
+) -> FloatGraph:
     """Export `model`, as it is in eval mode, to a flat graph of ATen operators.
 
     The first dimension of every tensor (the batch) is left free, and so are sizes that differ in
@@ -69,7 +70,8 @@ def capture(
     if mutates_views(module.graph):
         module = _flat_module(program.run_decompositions({}), constants)
     values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
-    return module, dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
+    signature = dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
+    return FloatGraph(module, signature)
 
 
 def _export(

@@ -41,7 +41,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
             f"MODEL is {spec!r}: write package.module:callable, file.py:callable, "
             "torchvision:NAME or timm:NAME"
         )
-    torch.manual_seed(0)  # without weights, at least the same ones each time
+    torch.manual_seed(0)  # random weights are at least the same each time
     try:
         model = _make(source, name)
     except OctavoError:
@@ -129,7 +129,8 @@ def load_data(
     .npy holds samples along its first axis; .npz and .safetensors hold one such array, or
     several named like the model's arguments. Raises DataError if there is nothing to read.
 
-    limit: at most so many samples, to whole batches. share: (r, n) for batches r, r + n, ... only.
+    limit: at most this many samples, rounded up to whole batches.
+    share: (r, n) for batches r, r + n, r + 2 n, ... only.
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     pictures = [p for p in files if p.suffix.lower() in IMAGES]

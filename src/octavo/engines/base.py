@@ -88,6 +88,11 @@ def compile_program(program: Program, name: str = "openvino", **options: Any) ->
     return engine(program, **options)
 
 
+def compile_graph(module: fx.GraphModule, signature: Signature, **options: Any) -> Any:
+    """Any flat graph made ready by OpenVINO, the engine that graphs are tuned and timed for."""
+    return compile_program(GraphProgram(module, signature), "openvino", **options)
+
+
 class EngineModel(ABC):
     """Called like the model: torch tensors or numpy arrays in, torch tensors out."""
 

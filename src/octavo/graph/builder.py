@@ -1,4 +1,4 @@
-"""Emitter: how rewrites add nodes."""
+"""NodeBuilder: how passes add nodes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import fx
 aten = torch.ops.aten
 
 
-class Emitter:
+class NodeBuilder:
     """Adds nodes in place of another, with its module path and the shapes they will have."""
 
     def __init__(self, graph: fx.Graph, node: fx.Node) -> None:

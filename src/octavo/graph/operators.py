@@ -9,6 +9,7 @@ engines ask which operators only move values. A new operator is a row here, and 
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -183,17 +184,19 @@ def _activations() -> Iterable[Operator]:
     yield Operator("clamp_min", (), kind)
     yield Operator("leaky_relu", (nn.LeakyReLU,), kind, channels=_same, elementwise=True)
     yield Operator("prelu", (nn.PReLU,), kind)
-    for name, module in (
+    fused: tuple[tuple[str, type[nn.Module]], ...] = (
         ("hardswish", nn.Hardswish),
         ("silu", nn.SiLU),
         ("gelu", nn.GELU),
         ("sigmoid", nn.Sigmoid),
         ("hardsigmoid", nn.Hardsigmoid),
         ("tanh", nn.Tanh),
-    ):
+    )
+    for name, module in fused:
         yield Operator(name, (module,), kind, elementwise=True)
-    for name, module in (("elu", nn.ELU), ("mish", nn.Mish), ("softplus", nn.Softplus)):
-        yield Operator(name, (module,), elementwise=True)
+    yield Operator("elu", (nn.ELU,), elementwise=True)
+    yield Operator("mish", (nn.Mish,), elementwise=True)
+    yield Operator("softplus", (nn.Softplus,), elementwise=True)
 
 
 def _float_operators() -> Iterable[Operator]:
@@ -227,15 +230,15 @@ def _pooling() -> Iterable[Operator]:
         (nn.MaxPool2d, F.max_pool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
         (nn.MaxPool3d, F.max_pool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d),
     )
-    reduction = {"kind": Kind.REDUCTION, "channels": _spatial}
+    reduction = functools.partial(Operator, kind=Kind.REDUCTION, channels=_spatial)
     for d, (largest, function, average, adaptive) in enumerate(sizes, 1):
         yield Operator(f"max_pool{d}d", (largest, function), Kind.REPEATING, channels=_spatial)
-        yield Operator(f"avg_pool{d}d", (average,), **reduction)
-        yield Operator(f"adaptive_avg_pool{d}d", (adaptive,), **reduction)
+        yield reduction(f"avg_pool{d}d", (average,))
+        yield reduction(f"adaptive_avg_pool{d}d", (adaptive,))
     yield Operator("adaptive_max_pool2d", (nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d))
     yield Operator("mean", (torch.mean,), Kind.REDUCTION, channels=_mean)
     yield Operator("sum", (torch.sum,), Kind.REDUCTION)
-    yield Operator("upsample_bilinear2d", (), **reduction)
+    yield reduction("upsample_bilinear2d")
 
 
 def _moves() -> Iterable[Operator]:
@@ -296,10 +299,10 @@ def output_axis(layer: fx.Node) -> int:
     return value_of(layer).dim() - 1 if is_operator(layer, "linear") else 1
 
 
-def has_batch(layer: fx.Node, weight_rank: int) -> bool:
-    """Whether a layer, whose weight has so many dimensions, is called on a batch of samples."""
-    rank = value_of(layer).dim()
-    return rank > 1 if is_operator(layer, "linear") else rank == weight_rank
+def has_batch(layer: fx.Node) -> bool:
+    """Whether a layer, whose weight is args[1], is called on a batch of samples."""
+    rank, of_weight = value_of(layer).dim(), value_of(layer.args[1]).dim()
+    return rank > 1 if of_weight == 2 else rank == of_weight
 
 
 def multiply_adds(node: fx.Node, output: Any, inputs: list[Any]) -> int:

@@ -46,12 +46,17 @@ def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
     module.register_buffer(name, value.detach())
 
 
+def attribute_node(module: fx.GraphModule, path: str) -> fx.Node:
+    """A get_attr node, at the graph's insertion point, for the tensor at `path`."""
+    node = module.graph.get_attr(path)
+    node.meta["val"] = torch.empty_like(attribute(module, path), device="meta")
+    return node
+
+
 def new_attribute(module: fx.GraphModule, path: str, value: Tensor) -> fx.Node:
     """A get_attr node, at the graph's insertion point, for a new buffer `path`."""
     set_buffer(module, path, value)
-    node = module.graph.get_attr(path)
-    node.meta["val"] = torch.empty_like(value, device="meta")
-    return node
+    return attribute_node(module, path)
 
 
 def drop_unread(module: fx.GraphModule) -> None:

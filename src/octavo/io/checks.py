@@ -1,10 +1,12 @@
-"""What a file must fulfil beyond being readable: `storage.load` trusts nothing it is given."""
+"""What a file must fulfil beyond being readable: `octavo.load` trusts nothing it is given."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import keyword
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,11 +14,14 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from ..errors import FormatError
-from ..graph import ops
+from ..graph.qdq_checks import scale_faults
 
 # A graph of 10,000 nodes takes some 3 MB; as Python objects JSON takes up to 30 times its size.
 LARGEST_METADATA = 1 << 24  # characters
 MOST_NODES = 1 << 16
+# A graph becomes Python source when it is compiled: names must be no more than names.
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 Numbers = int | float | bool
 # Types of an operator's schema -> whether a graph's argument may stand there.
@@ -45,6 +50,13 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parsed(text: str) -> Any:
     """JSON from a file; FormatError for an object with a key twice."""
     return json.loads(text, object_pairs_hook=unique_keys)
+
+
+def checked(pattern: re.Pattern[str], name: Any) -> str:
+    """The name, if it is one by `pattern`, NAME or PATH; FormatError otherwise."""
+    if isinstance(name, str) and pattern.fullmatch(name) and not keyword.iskeyword(name):
+        return name
+    raise FormatError(f"{str(name)[:80]!r} is not a name that a file may hold")
 
 
 def check_structure(text: str) -> None:
@@ -110,28 +122,7 @@ def _fits(kind: str, value: Any) -> bool:
     return outer in KINDS and KINDS[outer](value)
 
 
-def check_scales(graph: fx.Graph, tensors: dict[str, Tensor]) -> None:
+def check_scales(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> None:
     """Scales are positive and finite, zero_points and bounds are integers of the type."""
-    for node in graph.nodes:
-        if node.target not in ops.ALL:
-            continue
-        scale, zero_point = (
-            tensors[str(a.target)] if isinstance(a, fx.Node) and a.op == "get_attr" else None
-            for a in (*node.args[1:3], None)[:2]
-        )
-        if scale is not None and not (
-            scale.is_floating_point() and bool(((scale > 0) & scale.isfinite()).all())
-        ):
-            raise FormatError(f"the scale of {node.name!r} is not positive and finite")
-        if zero_point is not None and zero_point.is_floating_point():
-            raise FormatError(f"the zero_point of {node.name!r} is not an integer")
-        if node.target is ops.dequantize:
-            continue
-        qmin, qmax = node.args[3:5]
-        least, most = (-128, 127) if qmin < 0 else (0, 255)
-        bounds = least <= qmin < qmax <= most
-        if node.target is ops.quantize:
-            bounds &= node.args[5] is (torch.int8 if qmin < 0 else torch.uint8)
-        inside = zero_point is None or bool(((zero_point >= qmin) & (zero_point <= qmax)).all())
-        if not (bounds and inside):
-            raise FormatError(f"the integers of {node.name!r} do not fit their type")
+    for fault in scale_faults(graph, tensors):
+        raise FormatError(fault)

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ..engines.openvino.engine import build
+from ..engines.onnx.engine import to_onnx
+from ..engines.openvino.engine import build, import_openvino
 from ..errors import EngineError, FormatError
 from ..model import QuantizedModel
 
@@ -43,8 +44,7 @@ def export(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
 
 
 def _to_ir(model: QuantizedModel, path: Path) -> None:
-    import openvino
-
+    openvino = import_openvino()
     try:
         built = build(model.graph_module, model.signature)
     except EngineError as e:
@@ -53,8 +53,6 @@ def _to_ir(model: QuantizedModel, path: Path) -> None:
 
 
 def _to_onnx(model: QuantizedModel, path: Path) -> None:
-    from ..engines.onnx.engine import to_onnx
-
     to_onnx(model.graph_module, model.signature, path)
 
 

@@ -1,35 +1,37 @@
-"""Tidy: named rewrites that leave the function as it is and the graph simpler to match.
+"""Passes: named rewrites that leave the function as it is and make the graph simpler to match.
 
-Each rewrite takes the captured GraphModule and changes it in place (it is Octavo's own: the
-user's tensors are shared with it, so a rewrite adds new tensors and never writes to old ones).
+Each takes a module and changes its graph in place. `run_passes` hands them a copy of the captured
+graph, which shares the user's tensors: a pass adds new tensors and never writes to old ones.
 """
 
 from collections.abc import Callable
 
 from torch import fx
 
+from ..capture.float_graph import FloatGraph, copied
+from ..graph.verify import checkpoint
 from .arguments import complete_arguments
 from .attention import expand_attention
 from .batch_norm import batch_norm_to_affine, fold_affine_forward, fold_batch_norm
-from .canonicalize import one_spelling
+from .canonicalize import canonicalize
 from .constants import fold_constants
 from .einsum import einsum_to_matmul
-from .functional import functional
 from .identity import remove_identities
 from .inline import inline_regions
+from .inplace import remove_in_place
 from .packed import split_packed_linears
 from .windows import repeat_window_masks
 
-REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
+PASSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     inline_regions,
-    functional,
+    remove_in_place,
     expand_attention,
     einsum_to_matmul,
     complete_arguments,
     remove_identities,
     fold_batch_norm,
     batch_norm_to_affine,
-    one_spelling,
+    canonicalize,
     repeat_window_masks,
     fold_constants,
     fold_affine_forward,
@@ -37,11 +39,12 @@ REWRITES: tuple[Callable[[fx.GraphModule], None], ...] = (
 )
 
 
-def tidy(module: fx.GraphModule) -> fx.GraphModule:
-    """Apply every rewrite in order, in place."""
-    for rewrite in REWRITES:
-        rewrite(module)
-        module.graph.eliminate_dead_code()
-    module.graph.lint()
-    module.recompile()
-    return module
+def run_passes(graph: FloatGraph) -> FloatGraph:
+    """The graph after every pass, in order; the one given stays as it is."""
+    result = copied(graph)
+    for rewrite in PASSES:
+        rewrite(result.module)
+        result.graph.eliminate_dead_code()
+    result.module.recompile()
+    checkpoint(result.module, "passes")
+    return result

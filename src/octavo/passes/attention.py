@@ -5,7 +5,7 @@ import math
 import torch
 from torch import fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 
 aten = torch.ops.aten
 
@@ -19,11 +19,11 @@ def expand_attention(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target is aten.scaled_dot_product_attention.default:
             with module.graph.inserting_before(node):
-                node.replace_all_uses_with(_expanded(Emitter(module.graph, node), node))
+                node.replace_all_uses_with(_expanded(NodeBuilder(module.graph, node), node))
             module.graph.erase_node(node)  # it may drop values at random: never dead by itself
 
 
-def _expanded(emit: Emitter, node: fx.Node) -> fx.Node:
+def _expanded(emit: NodeBuilder, node: fx.Node) -> fx.Node:
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     q, k, v = (given[name] for name in ("query", "key", "value"))
@@ -49,7 +49,7 @@ def _expanded(emit: Emitter, node: fx.Node) -> fx.Node:
     return emit(aten.matmul.default, weights, v)
 
 
-def _repeat_heads(emit: Emitter, x: fx.Node, heads: int) -> fx.Node:
+def _repeat_heads(emit: NodeBuilder, x: fx.Node, heads: int) -> fx.Node:
     """Every head of keys or values for each of its group of queries."""
     own = x.meta["val"].shape[-3]
     each = emit(aten.unsqueeze.default, x, 2)
@@ -58,7 +58,7 @@ def _repeat_heads(emit: Emitter, x: fx.Node, heads: int) -> fx.Node:
     return emit(aten.reshape.default, each, sizes)
 
 
-def _causal(emit: Emitter, q: fx.Node, k: fx.Node) -> fx.Node:
+def _causal(emit: NodeBuilder, q: fx.Node, k: fx.Node) -> fx.Node:
     """Which keys each query sees: those that do not come after it."""
     rows, columns = (emit.size(x, -2) for x in (q, k))
     device = q.meta["val"].device

@@ -5,25 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 from ..graph.names import own_path
-from ..graph.tensors import along, attribute, new_attribute
+from ..graph.notes import note_folded_batch_norm
+from ..graph.operators import is_operator, operator_of
+from ..graph.tensors import along, attribute, attribute_node, new_attribute, value_of
 
 aten = torch.ops.aten
 
-# Operators with weights -> the axis of the weight that counts output channels.
-OUTPUT_AXIS: dict[Any, int] = {
-    aten.conv1d.default: 0,
-    aten.conv1d.padding: 0,
-    aten.conv2d.default: 0,
-    aten.conv2d.padding: 0,
-    aten.conv3d.default: 0,
-    aten.conv3d.padding: 0,
-    aten.conv_transpose1d.default: 1,
-    aten.conv_transpose2d.input: 1,
-    aten.conv_transpose3d.input: 1,
-    aten.linear.default: 0,
-}
 BATCH_NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
 
 
@@ -38,9 +27,9 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
         if node.target not in BATCH_NORMS or not _running_statistics(node):
             continue
         conv = node.args[0]
-        if conv.target not in OUTPUT_AXIS or len(conv.users) != 1:
+        if operator_of(conv).weight_axis is None or len(conv.users) != 1:
             continue
-        if conv.target is aten.linear.default and conv.meta["val"].dim() != 2:
+        if is_operator(conv, "linear") and value_of(conv).dim() != 2:
             continue  # the channel axis of batch norm is 1, of linear the last
         key = tuple(
             a.target if isinstance(a, fx.Node) else a for a in conv.args[1:3] + node.args[1:]
@@ -53,10 +42,9 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
                 new_attribute(module, f"{path}.weight", weight)
                 new_attribute(module, f"{path}.bias", bias)
                 folded[key] = f"{path}.weight", f"{path}.bias"
-            weight_node, bias_node = (module.graph.get_attr(p) for p in folded[key])
+            weight_node, bias_node = (attribute_node(module, p) for p in folded[key])
         conv.args = (conv.args[0], weight_node, bias_node, *conv.args[3:])
-        conv.meta["batch_norm_folded"] = True
-        conv.meta["trained"] = _in_training(module, node)
+        note_folded_batch_norm(conv, *_in_training(module, node))
         replace_output(node, conv)
 
 
@@ -103,7 +91,7 @@ def _folded(
     module: fx.GraphModule, conv: fx.Node, scale: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
     weight = attribute(module, conv.args[1].target).detach()
-    axis = OUTPUT_AXIS[conv.target]
+    axis = operator_of(conv).weight_axis
     groups = weight.shape[0] and scale.numel() // weight.shape[axis] if axis == 1 else 1
     if groups > 1:  # transposed: (in, out / groups, ...), the groups lie along axis 0
         per_row = scale.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
@@ -128,7 +116,7 @@ def batch_norm_to_affine(module: fx.GraphModule) -> None:
         with module.graph.inserting_before(node):
             s = new_attribute(module, own_path("affine", node.name, "scale"), scale)
             b = new_attribute(module, own_path("affine", node.name, "shift"), shift)
-            emit = Emitter(module.graph, node)
+            emit = NodeBuilder(module.graph, node)
             product = emit.node(aten.mul.Tensor, (x, s), {}, x.meta["val"])
             total = emit.node(aten.add.Tensor, (product, b), {"alpha": 1}, x.meta["val"])
         replace_output(node, total)
@@ -158,7 +146,7 @@ def fold_affine_forward(module: fx.GraphModule) -> None:
 
 def _affine_before(module: fx.GraphModule, node: fx.Node) -> tuple[Any, Tensor, Tensor] | None:
     """(x, scale, shift) where node is conv(x * scale + shift) and may take them in."""
-    if OUTPUT_AXIS.get(node.target) != 0 or node.args[1].op != "get_attr":
+    if operator_of(node).weight_axis != 0 or node.args[1].op != "get_attr":
         return None
     if node.target is not aten.linear.default:
         padding, groups = node.args[4], node.args[6]

@@ -1,16 +1,16 @@
-"""Different spellings of one operator become one, so that one rule is enough."""
+"""Different ways to write one operator become one, so that one rule is enough."""
 
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 
 aten = torch.ops.aten
 
 
-def one_spelling(module: fx.GraphModule) -> None:
+def canonicalize(module: fx.GraphModule) -> None:
     """x * sigmoid(x) -> silu(x); relu6(x) -> hardtanh(x, 0, 6); addmm -> linear.
 
     The zeros that an average pool pads with and counts are padded before it: engines that pool
@@ -22,7 +22,7 @@ def one_spelling(module: fx.GraphModule) -> None:
         elif node.target is aten.addmm.default and _is_linear(node):
             bias, x, weight = node.args[:3]
             with module.graph.inserting_before(node):
-                transposed = Emitter(module.graph, node)(aten.t.default, weight)
+                transposed = NodeBuilder(module.graph, node)(aten.t.default, weight)
             node.target, node.args, node.kwargs = aten.linear.default, (x, transposed, bias), {}
         elif node.target is aten.relu6.default:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
@@ -31,7 +31,7 @@ def one_spelling(module: fx.GraphModule) -> None:
             each = padding if len(padding) == spatial else list(padding) * spatial
             pads = [p for p in each[::-1] for _ in range(2)]
             with module.graph.inserting_before(node):
-                emit = Emitter(module.graph, node)
+                emit = NodeBuilder(module.graph, node)
                 padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
             node.args = (padded, *node.args[1:3], [0] * spatial, *node.args[4:])
 

@@ -6,7 +6,7 @@ from collections import Counter
 import torch
 from torch import fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 
 aten = torch.ops.aten
 
@@ -26,7 +26,7 @@ def einsum_to_matmul(module: fx.GraphModule) -> None:
         left, _, right = inputs.partition(",")
         if len(operands) == 2 and _is_product(left, right, result):
             with module.graph.inserting_before(node):
-                emit = Emitter(module.graph, node)
+                emit = NodeBuilder(module.graph, node)
                 node.replace_all_uses_with(_product(emit, left, right, result, *operands))
 
 
@@ -36,7 +36,9 @@ def _is_product(left: str, right: str, result: str) -> bool:
     return distinct and set(left) ^ set(right) <= set(result) <= set(left) | set(right)
 
 
-def _product(emit: Emitter, left: str, right: str, result: str, x: fx.Node, y: fx.Node) -> fx.Node:
+def _product(
+    emit: NodeBuilder, left: str, right: str, result: str, x: fx.Node, y: fx.Node
+) -> fx.Node:
     both = [c for c in left if c in right]
     batch = [c for c in both if c in result]
     inner = [c for c in both if c not in result]
@@ -62,7 +64,7 @@ def _product(emit: Emitter, left: str, right: str, result: str, x: fx.Node, y: f
     return emit(aten.permute.default, product, [order.index(c) for c in result])
 
 
-def _size(emit: Emitter, sizes: list) -> int | fx.Node:
+def _size(emit: NodeBuilder, sizes: list) -> int | fx.Node:
     """The product of sizes, of which some may be known only at run time."""
     total: int | fx.Node = 1
     for size in sizes:

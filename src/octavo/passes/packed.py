@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 from ..graph.names import own_path
+from ..graph.operators import SEVERAL_OUTPUTS, is_operator
 from ..graph.tensors import attribute, new_attribute
 
 aten = torch.ops.aten
-
-SPLITS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int}
 
 
 def split_packed_linears(module: fx.GraphModule) -> None:
@@ -42,7 +41,9 @@ def _parts(node: fx.Node) -> list[fx.Node]:
         if user.target in (aten.select.int, aten.slice.Tensor, operator.getitem):
             below = [user]
         else:
-            below = _parts(user) if user.target in SPLITS or user.target in MOVES else []
+            below = (
+                _parts(user) if is_operator(user, *SEVERAL_OUTPUTS) or user.target in MOVES else []
+            )
         if not below:
             return []
         found += below
@@ -63,7 +64,7 @@ class Part:
 
     def __init__(self, module: fx.GraphModule, linear: fx.Node, leaf: Any) -> None:
         self.module, self.linear, self.leaf = module, linear, leaf
-        self.emit = Emitter(module.graph, leaf)
+        self.emit = NodeBuilder(module.graph, leaf)
 
     def build(self) -> fx.Node | None:
         """The new node; None if the part is taken in a way that is not known here."""
@@ -96,7 +97,7 @@ class Part:
                 whole = new_attribute(self.module, path, value)
             args.append(whole)
         val = self.linear.meta["val"][..., : len(labels)]
-        emit = Emitter(self.module.graph, self.linear)
+        emit = NodeBuilder(self.module.graph, self.linear)
         return emit.node(aten.linear.default, tuple(args), {}, val)
 
 

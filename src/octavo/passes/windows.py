@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..graph.builder import Emitter
+from ..graph.builder import NodeBuilder
 
 aten = torch.ops.aten
 
@@ -19,7 +19,7 @@ def repeat_window_masks(module: fx.GraphModule) -> None:
         if (found := _masked(node)) is not None:
             scores, mask, n = found
             with module.graph.inserting_before(node):
-                emit = Emitter(module.graph, node)
+                emit = NodeBuilder(module.graph, node)
                 one = emit(aten.select.int, mask, 0, 0)
                 each = emit(aten.repeat.default, one, [n] + [1] * (one.meta["val"].dim() - 1))
                 node.replace_all_uses_with(emit(aten.add.Tensor, scores, each))

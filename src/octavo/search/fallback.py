@@ -1,130 +1,134 @@
-"""Reach a goal: turn float the few sites that keep the model from it, the dearest noise first.
+"""Fallback: turn the most sensitive sites float, as few as it takes to reach a goal.
 
 The goal is the output's SQNR, never below `Config.min_sqnr` (a collapsed model is not returned),
 or the number that a user's own evaluation gives.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
+from ..calibrate.samples import Samples
+from ..config import Config
 from ..errors import CollapseWarning
 from ..graph.names import module_path
 from ..metrics import Step
-from ..quantizer import Quantizer
-from ..tune.steps import Converted, Evidence, convert_tuned
-from .sensitivity import site_effects
+from ..sites.sites import Sites
+from ..tune.tune import Tuned
+from .sensitivity import site_sensitivity
 
 Evaluate = Callable[[Callable[..., Any]], float]
-RETURNS = 8  # of the sites turned float, so many are tried as int8 again
+Compile = Callable[[fx.GraphModule], Callable[..., Any]]
+MAX_REVERTS = 8  # of the sites turned float, so many are tried as int8 again
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
     """When a quantized graph is good enough, and the reason of a site that is float for it."""
 
-    met: Callable[[Converted], bool]
+    met: Callable[[Tuned], bool]
     reason: str
 
 
-def convert_guarded(
-    quantizer: Quantizer,
-    evidence: Evidence,
-    evaluate: Evaluate | None = None,
-    max_drop: float = 0.0,
-) -> Converted:
-    """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
-
-    Sites are ordered by the noise that each alone would bring to the output, per multiply-add;
-    as few of the first are turned float as bisection finds to be enough, and of those as many
-    become int8 again as can. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
-    """
-    result = convert_tuned(quantizer, evidence)
-    before, steps = result.output.sqnr, result.steps
-    for goal in _goals(quantizer, evaluate, max_drop):
-        if goal.met(result):
-            continue
-        kept = {n: r for n, r in quantizer.float_reasons.items() if r != goal.reason}
-        turned, result = _reach(quantizer, goal, kept, evidence)
-        after = result.output.sqnr
-        steps = (*steps, Step(f"{len(turned)} sites float", before, after, True))
-        if before < quantizer.config.min_sqnr:
-            _warn(quantizer, turned, before, after)
-        before = after
-    return dataclasses.replace(result, steps=steps)
-
-
-def _goals(quantizer: Quantizer, evaluate: Evaluate | None, max_drop: float) -> list[Goal]:
-    config = quantizer.config
+def goals_of(
+    config: Config,
+    evaluate: Evaluate | None,
+    max_drop: float,
+    compile: Compile,
+    float_module: fx.GraphModule,
+) -> list[Goal]:
+    """The goals that the settings and the user's evaluation set, in the order to reach them."""
     name = "target_sqnr" if config.target_sqnr > config.min_sqnr else "min_sqnr"
     least = getattr(config, name)
     reached = f"for the output's SQNR to reach {name}={least:g} dB"
     goals = [Goal(lambda result: result.output.sqnr >= least, reached)]
     if evaluate is not None:
-        worst = _evaluated(quantizer, quantizer.module, evaluate) - max_drop
+        worst = float(evaluate(compile(float_module))) - max_drop
         goals.append(
             Goal(
-                lambda result: _evaluated(quantizer, result.graph, evaluate) >= worst,
+                lambda result: float(evaluate(compile(result.emission.module))) >= worst,
                 f"for evaluate(model) to drop by no more than max_drop={max_drop:g}",
             )
         )
     return goals
 
 
-def _evaluated(quantizer: Quantizer, graph: fx.GraphModule, evaluate: Evaluate) -> float:
-    """What the user's function says of a graph, called like the model and run in OpenVINO."""
-    from ..engines.openvino.engine import compile_graph
+@dataclasses.dataclass(frozen=True)
+class Fallback:
+    """The search for sites to turn float.
 
-    assert quantizer.signature is not None
-    return float(evaluate(compile_graph(graph, quantizer.signature)))
+    attempt: converts and tunes with given sites. macs: multiply-adds of each node.
+    """
+
+    attempt: Callable[[Sites], Tuned]
+    samples: Samples
+    macs: Mapping[fx.Node, int]
+
+    def reach(self, sites: Sites, goals: Sequence[Goal]) -> Tuned:
+        """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
+
+        Sites are ordered by the noise that each alone would bring to the output, per multiply-add;
+        as few of the first are turned float as bisection finds to be enough, and of those as many
+        become int8 again as can. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
+        """
+        result = self.attempt(sites)
+        before, steps = result.output.sqnr, result.steps
+        for goal in goals:
+            if goal.met(result):
+                continue
+            turned, result = self._reach(result, goal)
+            after = result.output.sqnr
+            steps = (*steps, Step(f"{len(turned)} sites float", before, after, True))
+            if before < sites.config.min_sqnr:
+                _warn(sites, turned, before, after)
+            before = after
+        return dataclasses.replace(result, steps=steps)
+
+    def _reach(self, result: Tuned, goal: Goal) -> tuple[list[fx.Node], Tuned]:
+        """The sites that must be float, beside those that are for other reasons, and the result."""
+        sites = result.emission.sites
+
+        def tried(turned: Sequence[fx.Node]) -> Tuned:
+            return self.attempt(sites.with_float(dict.fromkeys(turned, goal.reason)))
+
+        order = self._most_sensitive_first(result)
+        low, high = 1, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if goal.met(tried(order[:middle])):
+                high = middle
+            else:
+                low = middle + 1
+        turned = order[:high]
+        for site in sorted(turned, key=lambda s: -self._macs(sites, s))[:MAX_REVERTS]:
+            fewer = [s for s in turned if s is not site]
+            if fewer and goal.met(tried(fewer)):
+                turned = fewer
+        return turned, tried(turned)
+
+    def _most_sensitive_first(self, result: Tuned) -> list[fx.Node]:
+        """int8 sites that compute, by the noise they bring to the output for the work they save."""
+        sites = result.emission.sites
+        noise = site_sensitivity(result.emission, self.samples.tuning)
+        mean = sum(self._macs(sites, site) for site in noise) / max(len(noise), 1)
+        # a site without multiply-adds saves the conversions around it: a fraction of a common one
+        return sorted(noise, key=lambda s: -noise[s] / (self._macs(sites, s) + mean / 4 + 1))
+
+    def _macs(self, sites: Sites, site: fx.Node) -> int:
+        return sum(self.macs.get(n, 0) for n in sites.rules[site].nodes)
 
 
-def _reach(
-    quantizer: Quantizer, goal: Goal, kept: dict[str, str], evidence: Evidence
-) -> tuple[list[str], Converted]:
-    """The sites that must be float, beside those that are for other reasons, and the result."""
-
-    def tried(sites: Sequence[str]) -> Converted:
-        quantizer.set_float(kept | dict.fromkeys(sites, goal.reason))
-        return convert_tuned(quantizer, evidence)
-
-    order = _dearest_first(quantizer, evidence)
-    low, high = 1, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        if goal.met(tried(order[:middle])):
-            high = middle
-        else:
-            low = middle + 1
-    turned = order[:high]
-    for site in sorted(turned, key=lambda site: -_work(quantizer, site))[:RETURNS]:
-        fewer = [s for s in turned if s != site]
-        if fewer and goal.met(tried(fewer)):
-            turned = fewer
-    return turned, tried(turned)
-
-
-def _dearest_first(quantizer: Quantizer, evidence: Evidence) -> list[str]:
-    """int8 sites that compute, by the noise they bring to the output for the work they save."""
-    effects = site_effects(quantizer, evidence.tuning)
-    every = sum(_work(quantizer, site) for site in effects) / max(len(effects), 1)
-    # a site without multiply-adds saves the conversions around it: a fraction of a common one
-    return sorted(effects, key=lambda s: -effects[s] / (_work(quantizer, s) + every / 4 + 1))
-
-
-def _work(quantizer: Quantizer, site: str) -> int:
-    return sum(quantizer.work.get(n.name, 0) for n in quantizer.covered[site])
-
-
-def _warn(quantizer: Quantizer, turned: Sequence[str], before: float, after: float) -> None:
-    paths = [module_path(quantizer.covered[name][0]) or name for name in turned]
+def _warn(sites: Sites, turned: Sequence[fx.Node], before: float, after: float) -> None:
+    paths = [module_path(sites.rules[site].operator) or site.name for site in turned]
     warnings.warn(
         f"the quantized output had an SQNR of {before:.1f} dB on calibration data; with "
         f"{len(turned)} of its sites float it has {after:.1f} dB: {', '.join(paths)}. "
         "The report lists them; more or better calibration data may make this unnecessary",
         CollapseWarning,
-        stacklevel=6,  # the call of quantize, past its no_grad
+        stacklevel=5,  # the call of quantize, past its no_grad
     )

@@ -1,6 +1,6 @@
 """Choose for speed: sites that are slower as int8 in the engine stay float.
 
-Measured in OpenVINO on this machine. Its clock for each operator says which sites could gain
+Measured on this machine. The engine's own times for each operator say which sites could gain
 enough to be tried; whether they do, whole model is measured against whole model, since what an
 int8 operator costs lies as much in the conversions around it as in itself.
 """
@@ -11,70 +11,66 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx
 
+from ..convert import Emission
+from ..engines.base import EngineModel
 from ..graph.names import full_name, operator_name
 from ..graph.tensors import attribute
-from ..sites.rules import Weighted
-
-if TYPE_CHECKING:
-    from ..engines.base import EngineModel
-    from ..quantizer import Quantizer
+from ..sites.rules.base import Weighted
+from ..sites.sites import Sites
 
 Call = Callable[[], Any]
+Compile = Callable[[fx.GraphModule], EngineModel]
 ROUNDS, SECONDS = 30, 0.5  # at least so many, and for so long
+PROFILED_CALLS = 20
 WORTH_IT = 0.98  # of the time: less of a gain is noise
 
 
-def choose_for_latency(quantizer: Quantizer, inputs: Sequence[Tensor]) -> None:
-    """Turn float the sites without which the model runs faster.
+def choose_for_latency(
+    emission: Emission,
+    convert: Callable[[Sites], Emission],
+    compile: Compile,
+    inputs: Sequence[Tensor],
+) -> Sites:
+    """The sites with those in float without which the model runs faster.
 
-    Sites of the same operator and shapes are tried together, and only if OpenVINO's clock leaves
-    room for a gain: see `_candidates`. inputs: flat inputs of the call that is timed.
+    Sites of the same operator and shapes are tried together, and only if the engine's times allow
+    a gain: see `_candidates`. inputs: flat inputs of the call that is timed.
     """
-    model = _compiled(quantizer, quantizer.quantize())
-    candidates = _candidates(
-        quantizer, Clock(model, inputs), Clock(_compiled(quantizer, quantizer.module), inputs)
-    )
-    fastest = partial(model.run, inputs)
-    for label, sites in candidates.items():
-        before = dict(quantizer.float_reasons)
+    model = compile(emission.module)
+    plain = compile(emission.sites.graph.module)
+    candidates = _candidates(emission, Profile(model, inputs), Profile(plain, inputs))
+    fastest, sites = partial(model.run, inputs), emission.sites
+    for label, roots in candidates.items():
         reason = f"the model runs faster on this machine with {label} in float"
-        quantizer.set_float(before | dict.fromkeys(sites, reason))
-        candidate = partial(_compiled(quantizer, quantizer.quantize()).run, inputs)
+        other = sites.with_float(dict.fromkeys(roots, reason))
+        candidate = partial(compile(convert(other).module).run, inputs)
         if time_ratio(candidate, fastest) < WORTH_IT:
-            fastest = candidate
-        else:
-            quantizer.set_float(before)
+            fastest, sites = candidate, other
+    return sites
 
 
-class Clock:
-    """What one call spends on each operator, by OpenVINO's clock.
+class Profile:
+    """What one call spends on each operator, by the engine's own times.
 
-    A model that OpenVINO runs only in part has none: any of its operators may take forever.
+    A model that the engine runs only in part has none: any of its operators may take forever.
     """
-
-    rounds = 20
 
     def __init__(self, model: EngineModel, inputs: Sequence[Tensor]) -> None:
-        from ..engines.openvino.engine import CompiledModel
-        from ..engines.openvino.profile import profile_flat
-
-        self.operators = None
-        if isinstance(model, CompiledModel):
-            self.operators = profile_flat(model, inputs, self.rounds)
+        self.operators = model.profile(inputs, PROFILED_CALLS)
 
     def of(self, names: Iterable[str], without: Iterable[str] = ()) -> float:
         """Milliseconds of the operators that compute any of `names` and none of the others."""
         if self.operators is None:
             return math.inf
-        wanted, others = set(names), set(without)
+        asked, others = set(names), set(without)
         return sum(
             o.milliseconds
             for o in self.operators
-            if wanted.intersection(o.nodes) and not others.intersection(o.nodes)
+            if asked.intersection(o.nodes) and not others.intersection(o.nodes)
         )
 
     @property
@@ -83,75 +79,69 @@ class Clock:
         return sum(o.milliseconds for o in self.operators or ())
 
 
-def _candidates(quantizer: Quantizer, int8: Clock, plain: Clock) -> dict[str, list[str]]:
+def _candidates(emission: Emission, int8: Profile, plain: Profile) -> dict[str, list[fx.Node]]:
     """What to try, with the most to gain first: what it is -> its sites.
 
     To gain is all the time of an operator without weights and of the quantization of what it
     reads, where they are not part of another layer; of a convolution or linear layer only what it
     takes more than in float. Shapes with too little are tried with others of their operator.
     """
-    room = (1 - WORTH_IT) * int8.total
-    layers = {n for rule in quantizer.weighted_sites() for n in _emitted(quantizer, rule.root.name)}
+    sites = emission.sites
+    least = (1 - WORTH_IT) * int8.total
+    layers = {n for rule in sites.weighted() for n in _emitted(emission, rule.root)}
     gains: dict[str, float] = {}
-    found: dict[str, list[str]] = {}
-    for (kind, *_), sites in _by_likeness(quantizer).items():
-        root = quantizer.matches[sites[0]][0]
-        own = {n for site in sites for n in _emitted(quantizer, site)}
-        read = {n for site in sites for n in _quantized(quantizer, site)}
+    found: dict[str, list[fx.Node]] = {}
+    for (kind, *_), roots in _by_likeness(sites).items():
+        own = {n for root in roots for n in _emitted(emission, root)}
+        read = {n for root in roots for n in _quantized(emission, root)}
         gain = int8.of(own | read, without=layers - own)
-        if isinstance(quantizer.rule_of(root), Weighted):
-            gain -= plain.of(full_name(n) for site in sites for n in quantizer.covered[site])
+        if isinstance(sites.rules[roots[0]], Weighted):
+            gain -= plain.of(full_name(n) for root in roots for n in sites.rules[root].nodes)
         if gain > 0:
-            label = f"{kind} {_form(root)}" if gain > room else kind
+            label = f"{kind} {_shape_text(roots[0])}" if gain > least else kind
             gains[label] = gains.get(label, 0) + gain
-            found.setdefault(label, []).extend(sites)
+            found.setdefault(label, []).extend(roots)
     order = sorted(found, key=lambda label: -gains[label])
-    return {label: found[label] for label in order if gains[label] > room}
+    return {label: found[label] for label in order if gains[label] > least}
 
 
-def _by_likeness(quantizer: Quantizer) -> dict[tuple[str, ...], list[str]]:
+def _by_likeness(sites: Sites) -> dict[tuple[str, ...], list[fx.Node]]:
     """The int8 sites that compute, by operator, shapes and settings."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for name in quantizer.reads:
-        rule = quantizer.rule_of(quantizer.matches[name][0])
-        if rule is not None and not rule.lossless:
-            shapes = [_shape(quantizer, n) for n in rule.operator.all_input_nodes]
+    alike: dict[tuple[str, ...], list[fx.Node]] = {}
+    for root in sites.demand.inputs:
+        rule = sites.rules[root]
+        if not rule.passthrough:
+            shapes = [_shape(sites, n) for n in rule.operator.all_input_nodes]
             settings = fx.map_arg(rule.operator.args, lambda n: None)
             key = (operator_name(rule.operator), str(shapes), str(settings))
-            alike.setdefault(key, []).append(name)
+            alike.setdefault(key, []).append(root)
     return alike
 
 
-def _shape(quantizer: Quantizer, node: fx.Node) -> str:
+def _shape(sites: Sites, node: fx.Node) -> str:
     is_weight = node.op == "get_attr"
-    value = attribute(quantizer.module, node.target) if is_weight else node.meta.get("val")
+    value = attribute(sites.graph.module, node.target) if is_weight else node.meta.get("val")
     return str(tuple(value.shape)) if isinstance(value, Tensor) else ""
 
 
-def _form(node: fx.Node) -> str:
+def _shape_text(node: fx.Node) -> str:
     """The shape of what a site gives, free sizes as "*": "*x64x56x56"."""
     value = node.meta.get("val")
     sizes = value.shape if isinstance(value, Tensor) else ()
     return "x".join(str(d) if type(d) is int else "*" for d in sizes)
 
 
-def _emitted(quantizer: Quantizer, site: str) -> Iterator[str]:
+def _emitted(emission: Emission, root: fx.Node) -> Iterator[str]:
     """What the engine calls the operators of a site."""
-    copies = quantizer.conversion.copies
-    yield from (full_name(copies[n]) for n in quantizer.covered[site] if n in copies)
+    nodes = emission.sites.rules[root].nodes
+    yield from (full_name(emission.copies[n]) for n in nodes if n in emission.copies)
 
 
-def _quantized(quantizer: Quantizer, site: str) -> Iterator[str]:
+def _quantized(emission: Emission, root: fx.Node) -> Iterator[str]:
     """What the engine calls the quantization of what a site reads."""
-    integers = quantizer.conversion.quant_env
-    yield from (full_name(integers[n.name]) for n in quantizer.reads[site] if n.name in integers)
-
-
-def _compiled(quantizer: Quantizer, graph: fx.GraphModule) -> EngineModel:
-    from ..engines.openvino.engine import compile_graph
-
-    assert quantizer.signature is not None
-    return compile_graph(graph, quantizer.signature)
+    quantized = emission.quantized
+    reads = emission.sites[root].int8_inputs
+    yield from (full_name(quantized[n]) for n in reads if n in quantized)
 
 
 def time_ratio(a: Call, b: Call) -> float:

@@ -1,4 +1,4 @@
-"""What each int8 site costs: the noise that its own rounding alone would bring to the output.
+"""Sensitivity: the noise that the rounding of each int8 site alone would bring to the output.
 
 To first order, an error e of a value reaches the output as J e, J being the Jacobian. For random
 r with independent elements of variance 1, the mean of (r . J e)**2 is its energy, and the
@@ -9,124 +9,124 @@ of a trace of Hutchinson 1990; Hessian-aware methods such as HAWQ, arXiv 1905.03
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
+from ..convert import Emission
 from ..graph import ops
+from ..graph.interpreter import Interpreter
 from ..graph.qparams import QParams, weight_qparams
-from ..graph.tensors import attribute
-
-if TYPE_CHECKING:
-    from ..quantizer import Quantizer
-    from ..sites.rules import Weighted
+from ..graph.tensors import constant
+from ..sites.rules.base import Weighted
 
 PROBES = 8  # random r: the estimate is within a few tens of percent
 
 
-def site_effects(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+def site_sensitivity(
+    emission: Emission, batches: Sequence[Sequence[Tensor]]
+) -> dict[fx.Node, float]:
     """Noise energy over signal energy at the output, of each int8 site by itself.
 
     Sites that only move integers are left out; the noise of a value that several sites read is
-    shared among them. To be called after `quantizer.quantize()`. batches: flat inputs, a few
-    samples; memory is that of a training step on one batch.
+    shared among them. batches: flat inputs, a few samples; memory is that of a training step on
+    one batch.
     """
-    sites = _origins_of_sites(quantizer)
-    of_values, of_weights, signal = rounding_noise(quantizer, batches)
-    readers = Counter(o for origins in sites.values() for o in origins)
+    sources = _rounded_for_sites(emission)
+    of_values, of_weights, signal = rounding_noise(emission, batches)
+    readers = Counter(value for values in sources.values() for value in values)
     signal = max(signal, 1e-30)
     return {
-        site: (sum(of_values[o] / readers[o] for o in origins) + of_weights[site]) / signal
-        for site, origins in sites.items()
+        site: (sum(of_values[v] / readers[v] for v in values) + of_weights[site]) / signal
+        for site, values in sources.items()
     }
 
 
 def rounding_noise(
-    quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]
-) -> tuple[Counter[str], Counter[str], float]:
+    emission: Emission, batches: Sequence[Sequence[Tensor]]
+) -> tuple[Counter[fx.Node], Counter[fx.Node], float]:
     """Energy at the output: of each value's noise, of that of each site's weight, of the signal."""
-    of_values: Counter[str] = Counter()
-    of_weights: Counter[str] = Counter()
+    of_values: Counter[fx.Node] = Counter()
+    of_weights: Counter[fx.Node] = Counter()
     signal = 0.0
-    rounded = {o for origins in _origins_of_sites(quantizer).values() for o in origins}
+    rounded = {v for values in _rounded_for_sites(emission).values() for v in values}
     for inputs in batches:
-        run = _Run(quantizer, rounded, [_differentiable(x) for x in inputs])
+        run = _Run(emission, rounded, [_differentiable(x) for x in inputs])
         for _ in range(PROBES):
             signal += sum(float(y.detach().square().sum()) for y in run.outputs)
             run.probe(of_values, of_weights)
     return of_values, of_weights, signal
 
 
-def _origins_of_sites(quantizer: Quantizer) -> dict[str, set[str]]:
+def _rounded_for_sites(emission: Emission) -> dict[fx.Node, set[fx.Node]]:
     """Each int8 site that computes -> the values that are rounded for it."""
+    sites = emission.sites
     return {
-        site: {o for n in reads for o in _origins(quantizer, n)}
-        for site, reads in quantizer.reads.items()
-        if not _passes(quantizer, site)
+        root: {v for n in reads for v in _rounded_for_value(emission, n)}
+        for root, reads in sites.demand.inputs.items()
+        if not sites[root].moves_integers
     }
 
 
-def _origins(quantizer: Quantizer, node: fx.Node) -> set[str]:
-    """The values that were rounded for one to be integers: itself, or what it was moved from."""
-    if not _passes(quantizer, node.name):
-        return {node.name}
-    return {o for n in quantizer.reads[node.name] for o in _origins(quantizer, n)}
-
-
-def _passes(quantizer: Quantizer, site: str) -> bool:
-    """Whether it moves integers about, without rounding."""
-    root, _ = quantizer.matches.get(site, (None, None))
-    rule = quantizer.rule_of(root) if root is not None else None
-    return site in quantizer.reads and rule is not None and rule.shares_range
+def _rounded_for_value(emission: Emission, node: fx.Node) -> set[fx.Node]:
+    """The values rounded for one to be integers: itself, or what it was moved from."""
+    site = emission.sites.get(node)
+    if site is None or not site.moves_integers:
+        return {node}
+    return {v for n in site.int8_inputs for v in _rounded_for_value(emission, n)}
 
 
 def _differentiable(x: Tensor) -> Tensor:
     return x.clone().requires_grad_() if x.is_floating_point() else x
 
 
-class _Run(fx.Interpreter):
-    """The float graph run on one batch, ready for gradients, with the error of each rounding."""
+class _Run:
+    """The float graph run on one batch, ready for gradients, with the error of each rounding.
 
-    @torch.enable_grad()
-    def __init__(self, quantizer: Quantizer, rounded: set[str], inputs: Sequence[Tensor]) -> None:
-        super().__init__(quantizer.module)
-        self.extra_traceback = False
-        self.quantizer, self.rounded = quantizer, rounded
-        self.weighted = {rule.operator: rule for rule in quantizer.weighted_sites()}
-        self.values: dict[str, tuple[Tensor, Tensor]] = {}  # value, error: of rounding it
-        self.products: dict[str, tuple[Tensor, Tensor]] = {}  # of rounding a site's weight
-        outputs = tree_leaves(self.run(*inputs))
-        self.outputs = [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
+    values: each rounded value, and the error of rounding it.
+    products: the output of each layer with an int8 weight, and the error of rounding the weight.
+    """
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+    def __init__(self, emission: Emission, rounded: set[fx.Node], inputs: Sequence[Tensor]) -> None:
+        self.emission, self.rounded = emission, rounded
+        weighted = emission.sites.weighted()
+        self.weighted = {r.operator: r for r in weighted if r.root in emission.copies}
+        self.values: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        self.products: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        with torch.enable_grad():
+            outputs = Interpreter(emission.sites.graph.module, self.see).run(*inputs)
+        leaves = tree_leaves(outputs)
+        self.outputs = [y for y in leaves if isinstance(y, Tensor) and y.requires_grad]
+
+    def see(self, n: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
+        """Note the error of rounding a value; the value itself must have a gradient."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         rule = self.weighted.get(n)
-        if rule is None and n.name not in self.rounded:
+        if rule is None and n not in self.rounded:
             return value
         value = value if value.requires_grad else value.detach().requires_grad_()
         with torch.no_grad():
-            if n.name in self.rounded:
-                error = _rounded(value, self.quantizer.quant_of(n).qparams()) - value
-                self.values[n.name] = (value, error)
+            if n in self.rounded:
+                error = _rounded(value, self.emission.qparams[n]) - value
+                self.values[n] = (value, error)
             if rule is not None:
-                error = self._with_int8_weight(n, rule) - value
-                self.products[rule.root.name] = (value, error)
+                error = self._with_int8_weight(n, rule, env) - value
+                self.products[rule.root] = (value, error)
         return value
 
-    def _with_int8_weight(self, n: fx.Node, rule: Weighted) -> Tensor:
-        ((weight_node, axis),) = rule.weights().items()
-        weight = attribute(self.module, weight_node.target).detach()
-        qparams = weight_qparams(weight, axis, self.quantizer.weight_spec)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
+    def _with_int8_weight(self, n: fx.Node, rule: Weighted, env: Mapping[fx.Node, Any]) -> Tensor:
+        ((node, axis),) = rule.weights().items()
+        weight = constant(self.emission.sites.graph.module, node)
+        qparams = weight_qparams(weight, axis, self.emission.sites.weight_spec)
+        args, kwargs = fx.map_arg((n.args, n.kwargs), env.__getitem__)
         args = (args[0], _rounded(weight, qparams), *args[2:])
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
-    def probe(self, of_values: Counter[str], of_weights: Counter[str]) -> None:
+    def probe(self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node]) -> None:
         """Add an estimate of the energy that each error has at the outputs."""
         kept = [(of_values, self.values), (of_weights, self.products)]
         tensors = [value for _, pairs in kept for value, _ in pairs.values()]
@@ -137,11 +137,11 @@ class _Run(fx.Interpreter):
             )
         )
         for total, pairs in kept:
-            for name, (_, error) in pairs.items():
+            for node, (_, error) in pairs.items():
                 gradient = next(gradients)
                 if gradient is not None:
                     by_sample = (gradient * error).reshape(len(error), -1).sum(1)
-                    total[name] += float(by_sample.square().sum())  # type: ignore[assignment]
+                    total[node] += float(by_sample.square().sum())  # type: ignore[assignment]
 
 
 def _rounded(x: Tensor, p: QParams) -> Tensor:

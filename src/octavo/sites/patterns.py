@@ -7,16 +7,16 @@ is a relu of a batch norm of a convolution. `ANY` stands for any input.
 """
 
 import functools
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
 from ..errors import PatternError
+from ..graph.notes import has_folded_batch_norm
+from ..graph.operators import ALIASES
 
 Pattern = Any
 Handler = Callable[..., Any]
@@ -27,64 +27,6 @@ class ANY:
 
 
 aten = torch.ops.aten
-
-# What torch.export makes of modules and functions whose name is not the operator's.
-ATEN_NAMES: dict[Any, str] = {
-    nn.Conv1d: "conv1d",
-    nn.Conv2d: "conv2d",
-    nn.Conv3d: "conv3d",
-    nn.ConvTranspose1d: "conv_transpose1d",
-    nn.ConvTranspose2d: "conv_transpose2d",
-    nn.ConvTranspose3d: "conv_transpose3d",
-    nn.Linear: "linear",
-    nn.BatchNorm1d: "batch_norm",
-    nn.BatchNorm2d: "batch_norm",
-    nn.BatchNorm3d: "batch_norm",
-    nn.LayerNorm: "layer_norm",
-    nn.GroupNorm: "group_norm",
-    nn.InstanceNorm2d: "instance_norm",
-    nn.ReLU: "relu",
-    nn.ReLU6: "hardtanh",
-    nn.Hardtanh: "hardtanh",
-    nn.LeakyReLU: "leaky_relu",
-    nn.PReLU: "prelu",
-    nn.ELU: "elu",
-    nn.Hardswish: "hardswish",
-    nn.SiLU: "silu",
-    nn.GELU: "gelu",
-    nn.Mish: "mish",
-    nn.Softplus: "softplus",
-    nn.Sigmoid: "sigmoid",
-    nn.Hardsigmoid: "hardsigmoid",
-    nn.Tanh: "tanh",
-    nn.Softmax: "softmax",
-    nn.LogSoftmax: "log_softmax",
-    nn.MaxPool1d: "max_pool1d",
-    nn.MaxPool2d: "max_pool2d",
-    nn.MaxPool3d: "max_pool3d",
-    nn.AvgPool1d: "avg_pool1d",
-    nn.AvgPool2d: "avg_pool2d",
-    nn.AvgPool3d: "avg_pool3d",
-    nn.AdaptiveAvgPool1d: "adaptive_avg_pool1d",
-    nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
-    nn.AdaptiveAvgPool3d: "adaptive_avg_pool3d",
-    nn.AdaptiveMaxPool2d: "adaptive_max_pool2d",
-    nn.LSTM: "lstm",
-    nn.GRU: "gru",
-    nn.Flatten: "flatten",
-    nn.Embedding: "embedding",
-    nn.PixelShuffle: "pixel_shuffle",
-    nn.PixelUnshuffle: "pixel_unshuffle",
-    F.relu6: "hardtanh",
-    F.max_pool1d: "max_pool1d",
-    F.max_pool2d: "max_pool2d",
-    F.max_pool3d: "max_pool3d",
-    F.adaptive_max_pool2d: "adaptive_max_pool2d",
-    operator.iadd: "add",
-    operator.imul: "mul",
-    operator.truediv: "div",
-    torch.concat: "cat",
-}
 
 
 @functools.cache
@@ -99,9 +41,9 @@ def aten_packet(element: Any) -> OpOverloadPacket | OpOverload | None:
     if isinstance(element, str):
         name: str | None = element.removeprefix("aten.")
     elif isinstance(element, type):
-        name = next((ATEN_NAMES[t] for t in element.__mro__ if t in ATEN_NAMES), None)
+        name = next((ALIASES[t] for t in element.__mro__ if t in ALIASES), None)
     else:
-        name = ATEN_NAMES.get(element) or getattr(element, "__name__", None)
+        name = ALIASES.get(element) or getattr(element, "__name__", None)
     packet, _, overload = (name or "").partition(".")
     found = getattr(aten, packet, None) if packet.isidentifier() else None
     return getattr(found, overload, None) if found is not None and overload else found
@@ -136,7 +78,7 @@ def register_pattern(pattern: Pattern) -> Callable[[Handler], Handler]:
     >>> import octavo, torch
     >>> @octavo.register_pattern(torch.nn.Softsign)
     ... @octavo.register_pattern("softsign")
-    ... class Softsign(octavo.FloatBetween):
+    ... class Softsign(octavo.FloatOp):
     ...     "x / (1 + |x|) in float, read and written by int8 neighbours"
 
     The longest matching pattern wins; of two as long, the one registered first. Raises
@@ -183,7 +125,7 @@ def match(
     if not isinstance(node, fx.Node) or (inner and len(node.users) != 1):
         return None
     head, *inputs = pattern if isinstance(pattern, tuple) else (pattern,)
-    if node.meta.get("batch_norm_folded") and _is_batch_norm(head) and len(inputs) == 1:
+    if has_folded_batch_norm(node) and _is_batch_norm(head) and len(inputs) == 1:
         return match(node, inputs[0], modules)  # a folded batch norm is still seen
     if not _matches_one(node, head, modules):
         return None

@@ -9,11 +9,11 @@ from torch import fx
 from ..errors import ConfigError, near_names
 from ..graph.names import module_stack, operator_name
 
-Sites = Mapping[str, Sequence[fx.Node]]  # site's name -> the nodes it covers
 
-
-def select(entry: str | int, sites: Sites) -> list[str]:
+def select(entry: str | int, sites: Mapping[fx.Node, Sequence[fx.Node]]) -> list[fx.Node]:
     """The sites that `entry` names; raises ConfigError, listing near names, if it names none.
+
+    sites: root of each site -> the nodes it covers, in the order of their numbers.
 
     An int is the number of a site in the report; "re:..." a regular expression; any other text a
     module's path or type, an operator or a site's name, in which * and ? stand for anything. A
@@ -23,7 +23,7 @@ def select(entry: str | int, sites: Sites) -> list[str]:
         if not 0 <= entry < len(sites):
             raise ConfigError(f"keep_float={entry}: the sites are numbered 0 to {len(sites) - 1}")
         return [list(sites)[entry]]
-    names = {site: {site}.union(*map(_names, nodes)) for site, nodes in sites.items()}
+    names = {site: {site.name}.union(*map(_names, nodes)) for site, nodes in sites.items()}
     found = [site for site, known in names.items() if any(_fits(entry, k) for k in known)]
     if not found:
         near = near_names(entry.removeprefix("re:"), set().union(*names.values()))

@@ -8,22 +8,19 @@ The float graph runs alongside, so that an error is known value by value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ..graph.names import own_path
-from ..graph.tensors import along, attribute, new_attribute
-from ..passes.batch_norm import OUTPUT_AXIS
-from .layerwise import Runs, Visit
-
-if TYPE_CHECKING:
-    from ..quantizer import Quantizer
-    from ..sites.rules import Weighted
-
-aten = torch.ops.aten
+from ..convert import Emission
+from ..errors import ConversionError
+from ..graph.names import describe, own_path
+from ..graph.operators import operator_of, output_axis
+from ..graph.tensors import along, attribute, is_constant, new_attribute
+from ..sites.rules.base import Weighted
+from .layerwise import LayerHook, LayerwiseRunner
 
 STEPS = 2  # of Newton's method, through the activation
 PROBE, LARGEST_STEP = 0.05, 0.25  # in standard deviations of a channel
@@ -31,54 +28,62 @@ POSITIONS = 256  # of a sample's that spreads and errors are taken of
 FLATTEST = 0.05  # where an activation hardly moves with its input, its mean is left alone
 
 
-def correct_biases(quantizer: Quantizer, runs: Runs) -> Visit:
+def correct_biases(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
     """For `tune_layers`: correct the biases of the layers with int8 weights."""
-    sites = [rule for rule in quantizer.weighted_sites() if _can_be_shifted(quantizer, rule)]
-    copies = quantizer.conversion.copies
-    emitted = {copies[rule.root]: rule for rule in sites}
-    floats = Runs(quantizer.module, runs.batches)
-    passed = iter(floats)  # in the order in which the sites were emitted
+    copies = emission.copies
+    rules = [r for r in emission.sites.weighted() if r.root in copies and _can_be_shifted(r)]
+    emitted = {copies[rule.root]: rule for rule in rules}
+    floats = LayerwiseRunner(emission.sites.graph.module, runner.batches)
+    float_nodes = iter(floats)
 
-    def visit(node: fx.Node) -> None:
+    def hook(node: fx.Node) -> None:
         if node not in emitted:
             return
         rule = emitted[node]
-        next(n for n in passed if n is rule.root)
+        _run_to(float_nodes, rule.root)
         operator = copies[rule.operator]
-        shift = _find_shift(runs, operator, node, floats.values(rule.root))
-        _add_to_bias(runs.module, operator, shift)
+        shift = _find_shift(runner, operator, node, floats.values(rule.root))
+        _add_to_bias(runner.module, operator, shift)
 
-    return visit
+    return hook
 
 
-def _can_be_shifted(quantizer: Quantizer, rule: Weighted) -> bool:
+def _run_to(float_nodes: Iterator[fx.Node], root: fx.Node) -> None:
+    """Run the float graph up to a site: sites come in the same order in both graphs."""
+    for node in float_nodes:
+        if node is root:
+            return
+    raise ConversionError(f"{describe(root)} was emitted out of order")
+
+
+def _can_be_shifted(rule: Weighted) -> bool:
     """Whether it is one of PyTorch's own layers, on batches, with a constant bias or none."""
-    if rule.operator.target not in OUTPUT_AXIS or not rule.batched(quantizer):
+    if operator_of(rule.operator).weight_axis is None or not rule.has_batch:
         return False
-    bias: Any = rule.operator.args[2]
-    return bias is None or bias.op == "get_attr"
+    bias = rule.operator.args[2]
+    return bias is None or is_constant(bias)
 
 
 def _find_shift(
-    runs: Runs, operator: fx.Node, root: fx.Node, reference: Sequence[Tensor]
+    runner: LayerwiseRunner, operator: fx.Node, root: fx.Node, reference: Sequence[Tensor]
 ) -> Tensor:
     """What to add to each channel of `operator` for the means of `root`, its activation.
 
     A few values far off, such as a clipped outlier in each sample, have a mean that is no
     other's: where the mean magnitude of the error would grow, a channel stays as it is.
     """
-    values = runs.values(operator)
+    values = runner.values(operator)
     rank = values[0].dim()
-    axis = _channel_axis(operator, rank)
+    axis = output_axis(operator)
 
     def shifted(shift: Tensor) -> Tensor:
-        runs.replace(operator, [v + along(shift, axis, rank) for v in values])
+        runner.replace(operator, [v + along(shift, axis, rank) for v in values])
         if root is not operator:
-            runs.run(root)
-        return _means(operator, runs.values(root))
+            runner.run(root)
+        return _means(operator, runner.values(root))
 
-    expected, means = (_means(operator, v) for v in (reference, runs.values(root)))
-    plain = _error(operator, reference, runs.values(root))
+    expected, means = (_means(operator, v) for v in (reference, runner.values(root)))
+    plain = _error(operator, reference, runner.values(root))
     if root is operator:
         shift = _beyond_chance(expected - means)
         shifted(shift)
@@ -92,7 +97,7 @@ def _find_shift(
             step = step.clamp(-LARGEST_STEP * spread, LARGEST_STEP * spread)
             shift = shift + torch.where(slope > FLATTEST, step, 0.0)
             means = shifted(shift)
-    worse = _error(operator, reference, runs.values(root)) > plain
+    worse = _error(operator, reference, runner.values(root)) > plain
     if worse.any():
         shift = torch.where(worse, 0.0, shift)
         shifted(shift)
@@ -115,10 +120,6 @@ def _beyond_chance(differences: Tensor) -> Tensor:
 # ---- channels of what a convolution (axis 1) or a linear layer (last axis) computes
 
 
-def _channel_axis(operator: fx.Node, rank: int) -> int:
-    return rank - 1 if operator.target is aten.linear.default else 1
-
-
 def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
     """(samples, channels): the mean of each channel of each sample."""
     return torch.cat([_by_channel(operator, v).mean(2) for v in values])
@@ -139,7 +140,7 @@ def _error(operator: fx.Node, reference: Sequence[Tensor], values: Sequence[Tens
 
 def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:
     """(samples, channels, all else)."""
-    return value.movedim(_channel_axis(operator, value.dim()), 1)[..., None].flatten(2)
+    return value.movedim(output_axis(operator), 1)[..., None].flatten(2)
 
 
 def _some(operator: fx.Node, value: Tensor) -> Tensor:

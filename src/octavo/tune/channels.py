@@ -8,20 +8,14 @@ following a value forwards and backwards; what meets an operator of another kind
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..passes.batch_norm import OUTPUT_AXIS
-
-aten = torch.ops.aten
-
-CLAMPS = {aten.hardtanh.default, aten.clamp.default}
-LAYER_NORM = aten.layer_norm.default
-Axis = int | None
+from ..graph.operators import Axis, has_batch, is_operator, operator_of, output_axis
+from ..graph.tensors import is_constant, value_of
 
 
 @dataclass
@@ -61,7 +55,7 @@ def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
         if value in taken or value.op != "call_function" or not isinstance(tensor, torch.Tensor):
             continue
         axis = tensor.dim() - 1
-        linear = [u for u in value.users if u.target is aten.linear.default]
+        linear = [u for u in value.users if is_operator(u, "linear")]
         readers = [u for u in linear if _consumes(u, value, axis) and _alone(u, reads)]
         if readers:
             group = Group(int(tensor.shape[axis]), {value: axis}, {}, dict.fromkeys(readers))
@@ -111,7 +105,7 @@ def _size(node: fx.Node, axis: int) -> Any:
 
 def _alone(layer: fx.Node, reads: Counter[str]) -> bool:
     """Whether the layer's parameters are constants that no other layer reads."""
-    first = 2 if layer.target is LAYER_NORM else 1
+    first = 2 if is_operator(layer, "layer_norm") else 1
     parameters = [a for a in layer.args[first : first + 2] if a is not None]
     return all(
         isinstance(p, fx.Node) and p.op == "get_attr" and reads[str(p.target)] == 1
@@ -121,114 +115,48 @@ def _alone(layer: fx.Node, reads: Counter[str]) -> bool:
 
 def _made_along(node: fx.Node) -> Axis:
     """The channel axis of what a layer gives; None for what is no layer."""
-    if node.target is LAYER_NORM:
+    if is_operator(node, "layer_norm"):
         normalized: Any = node.args[1]
-        return node.meta["val"].dim() - 1 if len(normalized) == 1 else None
-    if node.target not in OUTPUT_AXIS or not _batched(node):
+        return value_of(node).dim() - 1 if len(normalized) == 1 else None
+    axis = operator_of(node).weight_axis
+    if axis is None or not _is_batched_layer(node):
         return None
-    if OUTPUT_AXIS[node.target] == 1 and node.args[6] != 1:
+    if axis == 1 and node.args[6] != 1:
         return None  # groups of a transposed convolution lie along its inputs
-    return node.meta["val"].dim() - 1 if node.target is aten.linear.default else 1
+    return output_axis(node)
 
 
 def _consumes(user: fx.Node, value: fx.Node, axis: int) -> bool:
     """Whether the user is a layer that reads the value along its input channels."""
-    if user.target not in OUTPUT_AXIS or user.all_input_nodes.count(value) != 1:
+    layer = operator_of(user).weight_axis is not None
+    if not layer or user.all_input_nodes.count(value) != 1:
         return False
-    rank = value.meta["val"].dim()
-    along = rank - 1 if user.target is aten.linear.default else 1
-    return user.args[0] is value and _batched(user) and axis == along
+    along = value_of(value).dim() - 1 if is_operator(user, "linear") else 1
+    return user.args[0] is value and _is_batched_layer(user) and axis == along
 
 
-def _batched(layer: fx.Node) -> bool:
-    weight = layer.args[1]
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-        return False
-    rank = layer.meta["val"].dim()
-    if layer.target is aten.linear.default:
-        return rank > 1
-    spatial = int(layer.target._schema.name[-2])  # of "aten::conv2d"
-    return rank == spatial + 2
+def _is_batched_layer(layer: fx.Node) -> bool:
+    return is_constant(layer.args[1]) and has_batch(layer)
 
 
 # ---- operators that carry a scale, and where its axis is after them
 
 
-def _same(node: fx.Node, axis: int) -> Axis:
-    return axis
-
-
-def _spatial(node: fx.Node, axis: int) -> Axis:
-    return axis if axis == 1 else None
-
-
-def _of_tensors(node: fx.Node, axis: int) -> Axis:
-    """Both operands computed and of one rank: a constant would need the scale as well."""
-    operands = node.args[:2]
-    computed = all(isinstance(n, fx.Node) and n.op == "call_function" for n in operands)
-    ranks = {n.meta["val"].dim() for n in operands} if computed else set()
-    return axis if computed and ranks == {node.meta["val"].dim()} else None
-
-
-def _mean(node: fx.Node, axis: int) -> Axis:
-    rank = node.args[0].meta["val"].dim()
-    dims = node.args[1] if len(node.args) > 1 else None
-    if not dims or any(d % rank <= 1 for d in dims):
-        return None
-    return axis if axis == 1 else None
-
-
-def _view(node: fx.Node, axis: int) -> Axis:
-    """(batch, channels, ...) to (batch, channels, ...)."""
-    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape
-    kept = len(after) > 1 and str(before[0]) == str(after[0]) and before[1] == after[1]
-    return 1 if axis == 1 and kept else None
-
-
-def _other_axis(node: fx.Node, axis: int) -> Axis:
-    """Along a dimension given as args[1], which may not be the channels'."""
-    rank = node.args[0].meta["val"].dim()
-    dim = node.args[1] % rank if len(node.args) > 1 else 0
-    removed = node.meta["val"].dim() < rank and dim < axis
-    return None if dim == axis else axis - removed
-
-
-CARRIES: dict[Any, Callable[[fx.Node, int], Axis]] = {
-    **dict.fromkeys((aten.relu.default, aten.leaky_relu.default, aten.clone.default), _same),
-    **dict.fromkeys((aten.contiguous.default, aten.dropout.default), _same),
-    **dict.fromkeys(CLAMPS, _same),
-    **dict.fromkeys((aten.max_pool1d.default, aten.max_pool2d.default), _spatial),
-    **dict.fromkeys((aten.avg_pool1d.default, aten.avg_pool2d.default), _spatial),
-    **dict.fromkeys((aten.max_pool3d.default, aten.avg_pool3d.default), _spatial),
-    aten.adaptive_avg_pool1d.default: _spatial,
-    aten.adaptive_avg_pool2d.default: _spatial,
-    aten.adaptive_avg_pool3d.default: _spatial,
-    aten.upsample_nearest2d.vec: _spatial,
-    aten.upsample_bilinear2d.vec: _spatial,
-    aten.add.Tensor: _of_tensors,
-    aten.mean.dim: _mean,
-    aten.view.default: _view,
-    aten.reshape.default: _view,
-    aten.flatten.using_ints: _view,
-    aten.slice.Tensor: _other_axis,
-    aten.select.int: _other_axis,
-}
-
-
 def carried(node: fx.Node) -> list[fx.Node]:
     """The inputs of an operator whose scale its output has."""
-    inputs: Any = node.args[:2] if node.target is aten.add.Tensor else node.args[:1]
+    inputs: Any = node.args[: 2 if is_operator(node, "add") else 1]
     return list(inputs)
 
 
 def _axis_after(node: fx.Node, axis: int) -> Axis:
     """The channel axis of what an operator gives, for that of what it reads."""
-    return CARRIES[node.target](node, axis) if node.target in CARRIES else None
+    channels = operator_of(node).channels
+    return channels(node, axis) if channels else None
 
 
 def _axis_before(node: fx.Node, axis: int) -> Axis:
     """The reverse."""
-    if node.target not in CARRIES:
+    if operator_of(node).channels is None:
         return None
-    rank = carried(node)[0].meta["val"].dim()
+    rank = value_of(carried(node)[0]).dim()
     return next((a for a in range(rank) if _axis_after(node, a) == axis), None)

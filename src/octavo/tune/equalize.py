@@ -10,19 +10,21 @@ layers read what others read too, a division before them stands for the layer th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ..graph.builder import Emitter
+from ..capture.float_graph import FloatGraph, copied
+from ..graph.builder import NodeBuilder
+from ..graph.interpreter import observe_values
 from ..graph.names import own_path
+from ..graph.notes import note_float_reason, trained_statistics
+from ..graph.operators import is_operator, operator_of
 from ..graph.tensors import along, attribute, new_attribute
-from ..passes.batch_norm import OUTPUT_AXIS
-from .channels import CLAMPS, LAYER_NORM, Group, find_groups, find_open_groups
-
-if TYPE_CHECKING:
-    from ..quantizer import Quantizer
+from ..graph.verify import checkpoint
+from ..sites.sites import Sites
+from .channels import Group, find_groups, find_open_groups
 
 aten = torch.ops.aten
 
@@ -37,19 +39,21 @@ FAR = 6  # standard deviations that a channel may go in use, where batch norm ha
 
 
 @torch.no_grad()
-def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.GraphModule | None:
+def equalize(sites: Sites, batches: Sequence[Sequence[Tensor]]) -> FloatGraph | None:
     """The float graph with its channels equalized; None where that would gain little.
 
-    Each group of values gets the scales of least predicted noise in what reads it. `quantizer`
-    and its graph stay as they are. batches: flat inputs, a few samples.
+    Each group of values gets the scales of least predicted noise in what reads it. batches: flat
+    inputs, a few samples.
     """
-    module = fx.GraphModule(quantizer.module, _copied(quantizer.graph))
+    result = copied(sites.graph)
+    module = result.module
     groups = find_groups(module.graph)
     groups += find_open_groups(module.graph, groups)
-    seen = _look(module, groups, quantizer.wanted, batches)
+    demanded = {node.name for node in sites.demand.specs}
+    seen = _channels(module, groups, demanded, batches)
     before = after = 0.0
     for group in groups:
-        scale, plain, least = _best_scale(module, group, seen, quantizer.weight_spec.qmax)
+        scale, plain, least = _best_scale(module, group, seen, sites.weight_spec.qmax)
         if least < (WORTH_IT if group.producers else WORTH_DIVIDING) * plain:
             if not group.producers:
                 _divide(module, group, scale)
@@ -60,13 +64,8 @@ def equalize(quantizer: Quantizer, batches: Sequence[Sequence[Tensor]]) -> fx.Gr
         before += plain
     module.graph.eliminate_dead_code()
     module.recompile()
-    return module if after < WORTH_A_TRIAL * before else None
-
-
-def _copied(graph: fx.Graph) -> fx.Graph:
-    copy = fx.Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    return copy
+    checkpoint(module, "equalize")
+    return result if after < WORTH_A_TRIAL * before else None
 
 
 # ---- choosing a scale
@@ -104,32 +103,23 @@ class Channels:
         return (self.squares / self.count - mean.square()).clamp(min=0)
 
 
-class _Looking(fx.Interpreter):
-    """Runs a graph and takes in the channels of some values."""
-
-    def __init__(self, module: fx.GraphModule, axes: dict[fx.Node, int]) -> None:
-        super().__init__(module)
-        self.axes, self.seen = axes, {v: Channels() for v in axes}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.axes:
-            self.seen[n].add(value, self.axes[n])
-        return value
-
-
-def _look(
+def _channels(
     module: fx.GraphModule,
     groups: Sequence[Group],
-    wanted: Any,
+    demanded: set[str],
     batches: Sequence[Sequence[Tensor]],
 ) -> dict[fx.Node, Channels]:
     """The channels of each value that is to be quantized."""
-    axes = {v: axis for g in groups for v, axis in g.values.items() if v.name in wanted}
-    looking = _Looking(module, axes)
+    axes = {v: axis for g in groups for v, axis in g.values.items() if v.name in demanded}
+    seen = {value: Channels() for value in axes}
+
+    def see(node: fx.Node, value: Any) -> None:
+        if node in axes:
+            seen[node].add(value, axes[node])
+
     for inputs in batches if axes else ():
-        looking.run(*inputs)
-    return looking.seen
+        observe_values(module, inputs, see)
+    return seen
 
 
 def _best_scale(
@@ -166,8 +156,8 @@ def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
     shares = [HEADROOM * c.largest / c.largest.amax().clamp(min=1e-30) for c in looked]
     positive = all(bool((c.low >= 0).all()) for c in looked)
     for producer in group.producers:
-        if "trained" in producer.meta:
-            mean, deviation = producer.meta["trained"]
+        if (trained := trained_statistics(producer)) is not None:
+            mean, deviation = trained
             far = (mean if positive else mean.abs()) + FAR * deviation
             shares.append((far / most).clamp(min=0))
     share = torch.stack(shares).amax(0).clamp(max=1)
@@ -182,7 +172,7 @@ class _Reader:
     ) -> None:
         path: Any = layer.args[1]
         weight = attribute(module, path.target).detach().float()
-        weight = weight.transpose(0, 1) if OUTPUT_AXIS[layer.target] == 1 else weight
+        weight = weight.transpose(0, 1) if operator_of(layer).weight_axis == 1 else weight
         inputs = weight.shape[1]
         self.groups = channels // inputs
         kernels = weight.reshape(self.groups, len(weight) // self.groups, inputs, -1)
@@ -214,8 +204,8 @@ class _Reader:
 def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
     """Divide all values of a group by `scale`, one number a channel; what reads them multiplies."""
     for layer in group.producers:
-        at = 2 if layer.target is LAYER_NORM else 1
-        axis = OUTPUT_AXIS.get(layer.target, 0)
+        at = 2 if is_operator(layer, "layer_norm") else 1
+        axis = operator_of(layer).weight_axis or 0
         weight = _parameter(module, layer, at, scale)
         _set_parameter(module, layer, at, weight / along(scale, axis, weight.dim()))
         if layer.args[at + 1] is not None:
@@ -224,7 +214,7 @@ def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
         weight = _parameter(module, layer, 1, scale)
         _set_parameter(module, layer, 1, weight * _along_inputs(layer, weight, scale))
     for node, axis in group.values.items():
-        if node.target in CLAMPS:
+        if is_operator(node, "clamp", "hardtanh"):
             _clamp_channels(module, node, along(scale, axis, node.meta["val"].dim())[0])
 
 
@@ -235,10 +225,10 @@ def _divide(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
     """
     ((value, _),) = group.values.items()
     with module.graph.inserting_after(value):
-        divided = Emitter(module.graph, value).node(
+        divided = NodeBuilder(module.graph, value).node(
             aten.div.Tensor, (value, value), {}, value.meta["val"]
         )
-    divided.meta["reason"] = "gives each channel the same range, for the layers that read it"
+    note_float_reason(divided, "gives each channel the same range, for the layers that read it")
     divided.args = (value, _new(module, divided, "scale", scale))
     for layer in group.consumers:
         layer.replace_input_with(value, divided)
@@ -247,7 +237,7 @@ def _divide(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
 
 def _along_inputs(layer: fx.Node, weight: Tensor, scale: Tensor) -> Tensor:
     """`scale` in the shape that multiplies a weight's input channels."""
-    if OUTPUT_AXIS[layer.target] == 1:
+    if operator_of(layer).weight_axis == 1:
         return along(scale, 0, weight.dim())
     groups = len(scale) // weight.shape[1]
     rows = scale.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
@@ -271,7 +261,7 @@ def _parameter(module: fx.GraphModule, layer: fx.Node, index: int, like: Tensor)
 
 
 def _set_parameter(module: fx.GraphModule, layer: fx.Node, index: int, value: Tensor) -> None:
-    name = "bias" if index == (3 if layer.target is LAYER_NORM else 2) else "weight"
+    name = "bias" if index == (3 if is_operator(layer, "layer_norm") else 2) else "weight"
     layer.update_arg(index, _new(module, layer, name, value))
 
 

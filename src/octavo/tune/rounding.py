@@ -14,18 +14,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from ..convert import Emission
 from ..graph.qparams import QSpec
-from ..graph.tensors import attribute, set_buffer
-from .layerwise import Runs, Visit
-
-if TYPE_CHECKING:
-    from ..quantizer import Quantizer
+from ..graph.tensors import constant, set_buffer
+from .layerwise import LayerHook, LayerwiseRunner
 
 aten = torch.ops.aten
 
@@ -33,46 +31,48 @@ LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
 SHARES = torch.linspace(1.0, 0.6, 21)  # scales tried, of the one that clips nothing
 DAMPING = 0.01  # of the inputs' mean variance: what few samples say of it is not all there is
 POSITIONS, OF_AN_INPUT = 2_000, 32  # of a layer that are looked at: so many, and for each input
-EVIDENCE = 64  # positions for each input of an output: of fewer, chance would choose the integers
+POSITIONS_AN_INPUT = (
+    64  # positions for each input of an output: of fewer, chance would choose the integers
+)
 BLOCK = 128  # inputs whose updates of all later ones are done together
 
 
-def round_weights(quantizer: Quantizer, runs: Runs) -> Visit:
+def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
     """For `tune_layers`: round the int8 weights of a layer for least output error.
 
     Layers that come after `Config.rounding_seconds` keep the nearest integers.
     """
-    copies = quantizer.conversion.copies
-    rules = {copies[rule.operator]: rule for rule in quantizer.weighted_sites()}
+    sites, copies = emission.sites, emission.copies
+    rules = {copies[r.operator]: r for r in sites.weighted() if r.root in copies}
     readers = Counter(layer.args[1] for layer in rules)
-    end = time.monotonic() + quantizer.config.rounding_seconds
+    end = time.monotonic() + sites.config.rounding_seconds
 
-    def visit(node: fx.Node) -> None:
+    def hook(node: fx.Node) -> None:
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
-        if not alone or not rules[node].batched(quantizer) or time.monotonic() > end:
+        if not alone or not rules[node].has_batch or time.monotonic() > end:
             return
-        weight = attribute(quantizer.module, rules[node].operator.args[1].target).detach().float()
-        positions = sum(v.numel() for v in runs.values(node)) // len(weight)
-        if positions >= EVIDENCE * weight[0].numel():
-            _round_layer(runs, node, weight, quantizer.weight_spec)
+        weight = constant(sites.graph.module, rules[node].weight).float()
+        positions = sum(v.numel() for v in runner.values(node)) // len(weight)
+        if positions >= POSITIONS_AN_INPUT * weight[0].numel():
+            _round_layer(runner, node, weight, sites.weight_spec)
 
-    return visit
+    return hook
 
 
-def _round_layer(runs: Runs, layer: fx.Node, weight: Tensor, spec: QSpec) -> None:
+def _round_layer(runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: QSpec) -> None:
     """Store better integers and scales for a layer's weight, and run it with them."""
     dequantized: Any = layer.args[1]
     stored, stored_scale = dequantized.args[:2]
     read: Any = layer.args[0]
-    covariance = _covariance(layer, weight, runs.values(read))
+    covariance = _covariance(layer, weight, runner.values(read))
     groups, inputs, _ = covariance.shape
     rows = weight.double().reshape(groups, -1, inputs)
     scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2), spec)
     integers = _spread_errors(rows, scale, covariance, spec)
-    set_buffer(runs.module, stored.target, integers.reshape(weight.shape).to(torch.int8))
-    set_buffer(runs.module, stored_scale.target, scale.flatten().float())
+    set_buffer(runner.module, stored.target, integers.reshape(weight.shape).to(torch.int8))
+    set_buffer(runner.module, stored_scale.target, scale.flatten().float())
     for node in (stored, stored_scale, dequantized, layer):
-        runs.run(node)
+        runner.run(node)
 
 
 def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Tensor:
@@ -81,9 +81,9 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
     origin = None  # near the mean: float32 would lose small variances beside large means
     generator = torch.Generator().manual_seed(0)
     most = POSITIONS + OF_AN_INPUT * weight[0].numel()
-    room = max(most // sum(len(x) for x in values), 1)
+    capacity = max(most // sum(len(x) for x in values), 1)
     for x in values:
-        columns = _columns(layer, weight, x.float(), room, generator)
+        columns = _columns(layer, weight, x.float(), capacity, generator)
         origin = columns.mean(2, keepdim=True) if origin is None else origin
         columns = columns - origin
         count += columns.shape[2]
@@ -94,19 +94,19 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
 
 
 def _columns(
-    layer: fx.Node, weight: Tensor, x: Tensor, room: int, generator: torch.Generator
+    layer: fx.Node, weight: Tensor, x: Tensor, capacity: int, generator: torch.Generator
 ) -> Tensor:
-    """(groups, inputs of an output, positions): what a layer reads, at most `room` a sample."""
+    """(groups, inputs of an output, positions): what a layer reads, at most `capacity` a sample."""
     if layer.target is aten.linear.default:
         rows = x.flatten(0, -2)
-        return rows[_some(len(rows), room * len(x), generator)].T[None]
+        return rows[_some(len(rows), capacity * len(x), generator)].T[None]
     arguments: Any = layer.args[3:7]
     stride, padding, dilation, groups = arguments
     x = F.pad(x, [p for side in reversed(padding) for p in (side, side)])
     kernel, sides = weight.shape[2:], x.shape[2:]
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     ends = [(n - span - 1) // s + 1 for n, span, s in zip(sides, spans, stride, strict=True)]
-    positions = torch.unravel_index(_some(math.prod(ends), room, generator), ends)
+    positions = torch.unravel_index(_some(math.prod(ends), capacity, generator), ends)
 
     def tap(at: tuple[int, ...]) -> Tensor:  # (samples, channels, positions)
         places = zip(positions, stride, at, dilation, strict=True)

@@ -26,7 +26,7 @@ from ...capture.signature import Signature, input_form
 from ...errors import EngineError, PartitionWarning
 from ...graph import ops
 from ...graph.names import full_name, operator_name
-from ...graph.work import WORK
+from ...graph.operators import operator_of
 from ..base import EngineModel
 from .build import WEIGHTED
 from .engine import CompiledModel, build
@@ -197,8 +197,7 @@ class Stretch:
     def compile(self, core: Any, settings: dict[str, Any]) -> None:
         """Let OpenVINO run it, if it can and there is work that is worth the call."""
         fits = self.own and all(self.partition.fits[n] for n in self.own)
-        packets = {getattr(n.target, "overloadpacket", None) for n in self.graph.nodes}
-        if fits and not packets.isdisjoint(WORK):
+        if fits and any(operator_of(n).macs for n in self.graph.nodes):
             with contextlib.suppress(EngineError):
                 built = build(self.module, self.signature)
                 self.compiled = CompiledModel(core, built, self.signature, settings)

@@ -1,24 +1,23 @@
 """The rules: one small class per operator family, entered in the pattern table by decorator.
 
-A new operator is one decorated class. See `FloatBetween`, `PassThrough`, `Weighted` in `base.py`
-for what a rule can be, and `register_pattern` for how to add one from outside the package.
+An operator of a known kind needs no rule, only a row in the operator table: see `kinds.py`. For
+any other, `FloatOp`, `PassThrough` and `Weighted` in `base.py` are what a rule can be, and
+`register_pattern` adds one from outside the package as well.
 """
 
-from . import activation, conv, elementwise, linear, matmul, pool, shape
-from .base import FloatBetween, PassThrough, Rule, Weighted
-from .conv import Conv
+from . import conv, elementwise, kinds, linear, matmul, shape
+from .base import Context, FloatOp, PassThrough, Rule, Weighted
 
 __all__ = [
-    "Conv",
-    "FloatBetween",
+    "Context",
+    "FloatOp",
     "PassThrough",
     "Rule",
     "Weighted",
-    "activation",
     "conv",
     "elementwise",
+    "kinds",
     "linear",
     "matmul",
-    "pool",
     "shape",
 ]

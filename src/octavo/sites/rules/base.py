@@ -1,45 +1,106 @@
-"""What a rule is. A rule object stands for one site: a root node and the nodes it covers."""
+"""What a rule is. A rule object stands for one site: the nodes that one match covers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
+from ...graph.operators import has_batch
 from ...graph.qparams import ACTIVATION, QSpec
-from ...graph.tensors import attribute
+from ...graph.tensors import attribute, is_constant
+from .renamed import accept_old_names
 
-if TYPE_CHECKING:
-    from ...quantizer import Quantizer
 
-LoadArg = Callable[[Any], Any]
+@dataclass(frozen=True)
+class Context:
+    """What a rule may ask about the graph around its site.
+
+    rules: the last node of each site -> its rule.
+    convolutional: values that are a convolution's output, or moved or computed from such alone.
+    """
+
+    module: fx.GraphModule
+    rules: Mapping[fx.Node, Rule]
+    convolutional: frozenset[fx.Node] = frozenset()
+
+    def rule_of(self, node: fx.Node) -> Rule | None:
+        """The rule whose site ends at `node`."""
+        return self.rules.get(node)
+
+    def tensor(self, node: fx.Node) -> Tensor:
+        """The tensor that a get_attr node stands for."""
+        return attribute(self.module, node.target)
+
+
+class Emitter(Protocol):
+    """How a rule adds its site to the quantized graph; see `octavo.convert.emit`."""
+
+    def emit(self, rule: Rule) -> fx.Node:
+        """Copy the nodes of a site, on dequantized inputs and weights where it reads integers."""
+
+    def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """Quantize `value`, what `node` of the float graph has become."""
+
+    def emit_on_integers(self, rule: Rule) -> fx.Node:
+        """Copy the node of a site so that it runs on the integers of its input."""
+
+    def is_demanded(self, node: fx.Node) -> bool:
+        """Whether any site reads the value of `node` as integers."""
+
+    def reads_integers(self, rule: Rule) -> bool:
+        """Whether the site of `rule` reads any input as integers."""
+
+    def load_arg(self, arg: Any) -> Any:
+        """Arguments of the float graph as integers of the quantized graph."""
 
 
 class Rule:
     """How an operator is quantized: which inputs it reads as integers and what it emits.
 
-    The quantizer makes one object per match, `rule(quantizer, node)`, with `node` the last node
-    covered; then `nodes` are all the nodes covered, inputs first. Subclasses mostly set
-    attributes; `quantize` emits the covered nodes between dequantize and quantize, the form
+    One object is made for each match, from the nodes it covers, inputs first. Subclasses mostly
+    set attributes; `emit` adds the covered nodes between dequantize and quantize, the form that
     every engine knows how to run in integers.
+
+    precision: "int8", or "float" for a site that computes in float between int8 neighbours.
+    input_spec: the integers that it reads.
+    passthrough: moves integers without error; never turned float for accuracy.
+    shares_qparams: the output has the scale and zero_point of the inputs.
+    signed_input: reads int8 as well as uint8.
+    convolutional: whether the output is a convolution's: yes, no, or (None) if all computed inputs
+        are. Sums and products are int8 only among convolutions.
+    accumulator: engines fuse what follows into the accumulator of this operator, and some of them
+        return integers only.
+    reason: why it stays float, set before `emit` returns NotImplemented.
+    float_reason: the same for a rule whose precision is "float".
+    undemanded_reason: why it is float where it could be int8 but reads no integers.
     """
 
     precision: ClassVar[str] = "int8"
     input_spec: ClassVar[QSpec] = ACTIVATION
-    lossless: ClassVar[bool] = False  # moves integers about, adds no error: never turned float
-    idle_reason: ClassVar[str] = "no int8 operator reads its output"
-    shares_range: ClassVar[bool] = False  # the output has the scale and zero_point of its inputs
-    signed_input: ClassVar[bool] = False  # reads int8 as well as uint8
-    # Whether the output is a convolution's: yes, no, or (None) if all computed inputs are. Adds
-    # and products are int8 only among convolutions.
+    passthrough: ClassVar[bool] = False
+    shares_qparams: ClassVar[bool] = False
+    signed_input: ClassVar[bool] = False
     convolutional: ClassVar[bool | None] = None
+    accumulator: ClassVar[bool] = False
+    undemanded_reason: ClassVar[str] = "no int8 operator reads its output"
+    float_reason: ClassVar[str] = ""
+    reason: str = ""
 
-    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
-        self.root = node
-        self.nodes: list[fx.Node] = [node]
-        self.reason = ""
-        self.unrounded: fx.Node | None = None  # the input an engine has as sums, not yet rounded
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        accept_old_names(cls)
+
+    def __init__(self, nodes: Sequence[fx.Node]) -> None:
+        self.nodes: tuple[fx.Node, ...] = tuple(nodes)
+
+    @property
+    def root(self) -> fx.Node:
+        """The last node covered, whose value others read."""
+        return self.nodes[-1]
 
     @property
     def operator(self) -> fx.Node:
@@ -47,16 +108,20 @@ class Rule:
         return self.nodes[0]
 
     def activations(self) -> list[fx.Node]:
-        """The computed inputs this rule would read as integers."""
+        """The computed inputs this rule could read as integers."""
         return [n for n in self.operator.all_input_nodes if n.op != "get_attr"]
 
-    def refuses(self, quantizer: Quantizer) -> str:
+    def unsupported_reason(self, context: Context) -> str:
         """Why this site must stay float, or an empty string; asked before calibration."""
         return ""
 
-    def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
-        """The inputs to read as integers, given whether somebody reads the output as integers."""
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """The inputs to read as integers, given whether anybody reads the output as integers."""
         return self.activations()
+
+    def fused_input(self, context: Context) -> fx.Node | None:
+        """The input that an engine takes from the accumulator that computes it, not yet rounded."""
+        return None
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
         """Called after `node` ran in calibration; ranges are observed without help."""
@@ -65,10 +130,20 @@ class Rule:
         """Covered inputs stored as int8 -> the axis with a scale per index."""
         return {}
 
-    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
-        """Emit the site: its node in the quantized graph, or NotImplemented to stay float."""
-        value = quantizer.emit(self)
-        return quantizer.emit_quantize(node, value) if node.name in quantizer.wanted else value
+    def emit(self, emitter: Emitter) -> Any:
+        """Add the site: its node in the quantized graph, or NotImplemented to stay float."""
+        value = emitter.emit(self)
+        return emitter.emit_quantize(self.root, value) if emitter.is_demanded(self.root) else value
+
+    def quantize(self, emitter: Emitter, node: fx.Node, load_arg: Callable[[Any], Any]) -> Any:
+        """Deprecated: what rules that override `quantize` call on `super()`; see `emit`."""
+        native: Any = next(c for c in type(self).__mro__ if _emits(c))
+        return native.emit(self, emitter)
+
+
+def _emits(cls: type) -> bool:
+    """Whether a class has an `emit` of its own, not one made from an old `quantize`."""
+    return "emit" in vars(cls) and (cls is Rule or "quantize" not in vars(cls))
 
 
 class Weighted(Rule):
@@ -77,14 +152,15 @@ class Weighted(Rule):
     channel_axis: ClassVar[int] = 0
     convolutional = False
 
-    def batched(self, quantizer: Quantizer) -> bool:
+    @property
+    def has_batch(self) -> bool:
         """Whether it is called on samples, not on one without a batch."""
-        weight: Any = self.operator.args[1]
-        rank, of_weight = (
-            self.operator.meta["val"].dim(),
-            attribute(quantizer.module, weight.target).dim(),
-        )
-        return rank > 1 if of_weight == 2 else rank == of_weight
+        return has_batch(self.operator)
+
+    @property
+    def weight(self) -> Any:
+        """The node of the weight."""
+        return self.operator.args[1]
 
     def activations(self) -> list[fx.Node]:
         """args[0] alone."""
@@ -92,33 +168,27 @@ class Weighted(Rule):
 
     def weights(self) -> dict[fx.Node, int]:
         """args[1] along `channel_axis`."""
-        return {self.operator.args[1]: self.channel_axis}  # type: ignore[dict-item]
+        return {self.weight: self.channel_axis}
 
-    def refuses(self, quantizer: Quantizer) -> str:
+    def unsupported_reason(self, context: Context) -> str:
         """A weight that is computed has no int8 form on file."""
-        weight = self.operator.args[1]
-        if not (isinstance(weight, fx.Node) and weight.op == "get_attr"):
-            return "its weight is computed by the model, not a parameter"
-        return ""
+        constant = is_constant(self.weight)
+        return "" if constant else "its weight is computed by the model, not a parameter"
 
 
-class FloatBetween(Rule):
+class FloatOp(Rule):
     """Computed in float, between int8 neighbours: its output is quantized when one reads it."""
 
     precision = "float"
-    float_reason: ClassVar[str] = "between int8 operators"
+    float_reason = "between int8 operators"
 
-    def __init__(self, quantizer: Quantizer, node: fx.Node) -> None:
-        super().__init__(quantizer, node)
-        self.reason = self.float_reason
-
-    def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
-        """Nothing: it reads float."""
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """None: it reads float."""
         return []
 
-    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
+    def emit(self, emitter: Emitter) -> Any:
         """Stay float for readers that take float; the first that does not quantizes it."""
-        return quantizer.emit(self)
+        return emitter.emit(self)
 
 
 class PassThrough(Rule):
@@ -128,20 +198,26 @@ class PassThrough(Rule):
     integer kernel) it runs between dequantize and quantize with one scale, which is exact too.
     """
 
-    lossless = True
-    shares_range = True
+    passthrough = True
+    shares_qparams = True
     on_integers: ClassVar[bool] = True
 
     def activations(self) -> list[fx.Node]:
         """args[0]."""
         return [n for n in self.operator.all_input_nodes[:1] if n.op != "get_attr"]
 
-    def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
-        """Integers, if and only if its own reader wants integers."""
-        return self.activations() if output_wanted else []
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """Its input, if and only if its own reader wants integers."""
+        return self.activations() if output_demanded else []
 
-    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
+    def emit(self, emitter: Emitter) -> Any:
         """Copy the node onto the integers of its input."""
-        if not self.on_integers or not quantizer.reads_integers(self):
-            return super().quantize(quantizer, node, load_arg)
-        return quantizer.copy_on_integers(self)
+        if not self.on_integers or not emitter.reads_integers(self):
+            return super().emit(emitter)
+        return emitter.emit_on_integers(self)
+
+
+def is_float(node: fx.Node) -> bool:
+    """Whether a node's value is a floating point tensor."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from torch import fx, nn
+from torch import nn
 
 from ..patterns import register_pattern
-from .activation import FUSED
-from .base import LoadArg, Weighted
-
-if TYPE_CHECKING:
-    from ...quantizer import Quantizer
+from .base import Weighted
+from .kinds import ACTIVATIONS
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -21,11 +16,7 @@ class Conv(Weighted):
     """Grouped, depthwise, dilated and string-padded ones too: only the weight's axis matters."""
 
     convolutional = True
-
-    def quantize(self, quantizer: Quantizer, node: fx.Node, load_arg: LoadArg) -> Any:
-        """Emit it; where the result stays float, with the integers it may be rounded to."""
-        value = super().quantize(quantizer, node, load_arg)
-        return quantizer.emit_roundable(node, value) if node.name in quantizer.roundable else value
+    accumulator = True
 
 
 class ConvTranspose(Weighted):
@@ -38,5 +29,5 @@ class ConvTranspose(Weighted):
 for _types, _rule in ((CONVOLUTIONS, Conv), (TRANSPOSED, ConvTranspose)):
     for _type in _types:
         register_pattern(_type)(_rule)
-        for _activation in FUSED:
+        for _activation in ACTIVATIONS:
             register_pattern((_activation, _type))(_rule)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 
-from ...graph.names import operator_name
+from ...graph.operators import is_operator
 from ..patterns import register_pattern
-from .base import Rule
-from .conv import Conv
-
-if TYPE_CHECKING:
-    from ...quantizer import Quantizer
+from .base import Context, Rule, is_float
 
 
 @register_pattern(operator.add)
@@ -24,9 +19,9 @@ if TYPE_CHECKING:
 class Elementwise(Rule):
     """int8 where convolutions surround it; in a transformer's residual stream float is better."""
 
-    idle_reason = "not between convolutions"
+    undemanded_reason = "not between convolutions"
 
-    def refuses(self, quantizer: Quantizer) -> str:
+    def unsupported_reason(self, context: Context) -> str:
         """A constant operand is part of the float arithmetic around it."""
         node = self.operator
         if len(self.activations()) != 2 or node.kwargs.get("alpha", 1) != 1:
@@ -35,37 +30,35 @@ class Elementwise(Rule):
             return "its operands are not floating point tensors"
         return ""
 
-    def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
-        """Both operands, if the output is read as integers and convolutions made them.
-
-        Engines add to a convolution's sums before they round them: one that only the add reads
-        (the first operand, of two) is `unrounded`.
-        """
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """Both operands, if the output is read as integers and convolutions made them."""
         inputs = self.activations()
-        around = output_wanted and all(a.name in quantizer.convolutional for a in inputs)
-        if around and operator_name(self.operator) == "add" and inputs[0] is not inputs[1]:
-            sums = (n for n in inputs if isinstance(quantizer.rule_of(n), Conv))
-            self.unrounded = next((n for n in sums if len(n.users) == 1), None)
+        around = output_demanded and context.convolutional.issuperset(inputs)
         return inputs if around else []
 
-
-def is_float(node: fx.Node) -> bool:
-    """Whether a node's value is a floating point tensor."""
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
+    def fused_input(self, context: Context) -> fx.Node | None:
+        """Of a sum, the first operand that a convolution computes for it alone."""
+        inputs = self.activations()
+        if not is_operator(self.operator, "add") or inputs[0] is inputs[1]:
+            return None
+        for n in inputs:
+            rule = context.rule_of(n)
+            if rule is not None and rule.accumulator and len(n.users) == 1:
+                return n
+        return None
 
 
 @register_pattern(torch.cat)
 class Cat(Rule):
     """All inputs share one scale, so that joining them moves integers and nothing else."""
 
-    shares_range = True
+    shares_qparams = True
 
-    def wants(self, quantizer: Quantizer, output_wanted: bool) -> list[fx.Node]:
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
         """All inputs, if the output is read as integers."""
-        return self.activations() if output_wanted else []
+        return self.activations() if output_demanded else []
 
-    def refuses(self, quantizer: Quantizer) -> str:
+    def unsupported_reason(self, context: Context) -> str:
         """Constants joined to activations have ranges of their own."""
         if any(n.op == "get_attr" for n in self.operator.all_input_nodes):
             return "a constant is joined to activations"

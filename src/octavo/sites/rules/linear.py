@@ -1,10 +1,10 @@
-"""Linear layers."""
+"""Linear layers, with the activation after them."""
 
 from torch import nn
 
 from ..patterns import register_pattern
-from .activation import FUSED
 from .base import Weighted
+from .kinds import ACTIVATIONS
 
 
 @register_pattern(nn.Linear)
@@ -14,5 +14,5 @@ class Linear(Weighted):
     signed_input = True
 
 
-for _activation in FUSED:
+for _activation in ACTIVATIONS:
     register_pattern((_activation, nn.Linear))(Linear)

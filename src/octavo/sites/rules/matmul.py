@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import fx
 
 from ...graph.qparams import SYMMETRIC_ACTIVATION
+from ...graph.tensors import is_constant, value_of
 from ..patterns import register_pattern
-from .base import Rule
-
-if TYPE_CHECKING:
-    from ...quantizer import Quantizer
+from .base import Context, Rule
 
 
 @register_pattern("matmul")
@@ -25,17 +23,16 @@ class Matmul(Rule):
 
     def weights(self) -> dict[fx.Node, int]:
         """A constant second factor has a scale per column."""
-        right = self.operator.args[1]
-        constant = isinstance(right, fx.Node) and right.op == "get_attr"
-        return {right: right.meta["val"].dim() - 1} if constant else {}  # type: ignore
+        right: Any = self.operator.args[1]
+        return {right: value_of(right).dim() - 1} if is_constant(right) else {}
 
-    def refuses(self, quantizer: Quantizer) -> str:
+    def unsupported_reason(self, context: Context) -> str:
         """Vectors and a constant first factor have no integer kernel; a stack has a wrong one."""
         left, right = self.operator.args[:2]
-        if left.op == "get_attr":  # type: ignore[union-attr]
+        if is_constant(left):
             return "its first factor is constant"
-        if min(left.meta["val"].dim(), right.meta["val"].dim()) < 2:  # type: ignore[union-attr]
+        if min(value_of(left).dim(), value_of(right).dim()) < 2:
             return "a factor is a vector"
-        if self.weights() and right.meta["val"].dim() > 2:  # type: ignore[union-attr]
+        if self.weights() and value_of(right).dim() > 2:
             return "its second factor is a constant stack of matrices"  # OpenVINO 2026.4: garbage
         return ""

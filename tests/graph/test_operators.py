@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import octavo
-from octavo.graph.work import multiply_adds
+from octavo.graph.operators import ALIASES, OPERATORS, Kind, is_operator, multiply_adds, operator_of
 
 LAYERS = {
     "conv1d": (nn.Conv1d(4, 6, 3), (4, 9)),
@@ -24,7 +24,7 @@ def test_against_pytorchs_own_count(kind):
     with FlopCounterMode(display=False) as counter:
         layer(x)
     quantizer.observe(x)
-    assert list(quantizer.work.values()) == [counter.get_total_flops() // 2 // 3]
+    assert list(quantizer.ranges.macs.values()) == [counter.get_total_flops() // 2 // 3]
 
 
 def test_attention_against_pytorchs_own_count():
@@ -35,7 +35,7 @@ def test_attention_against_pytorchs_own_count():
     q, k, v = torch.rand(2, 3, 5, 8), torch.rand(2, 3, 7, 8), torch.rand(2, 3, 7, 8)
     quantizer = octavo.Quantizer(Attention())
     quantizer.observe(q, k, v)
-    assert sum(quantizer.work.values()) == 2 * 3 * 5 * 7 * 8
+    assert sum(quantizer.ranges.macs.values()) == 2 * 3 * 5 * 7 * 8
 
 
 def test_other_operators_are_no_work():
@@ -54,4 +54,26 @@ def test_recurrent_layers_by_hand(kind, gates):
     quantizer = octavo.Quantizer(kind(4, 6, num_layers=2))
     quantizer.observe(torch.rand(7, 3, 4))
     first, second = gates * 6 * (4 + 6), gates * 6 * (6 + 6)
-    assert sum(quantizer.work.values()) == 7 * 3 * (first + second) // 7  # of 7 in dimension 0
+    assert (
+        sum(quantizer.ranges.macs.values()) == 7 * 3 * (first + second) // 7
+    )  # of 7 in dimension 0
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_row_is_an_operator_of_pytorch(name):
+    assert OPERATORS[name].name == name
+    assert getattr(torch.ops.aten, name).overloads()
+
+
+def test_no_alias_stands_for_two_operators():
+    aliases = [a for row in OPERATORS.values() for a in row.aliases]
+    assert len(aliases) == len(set(aliases)) == len(ALIASES)
+
+
+def test_a_node_is_found_by_its_operator_in_any_overload():
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    bilinear = graph.call_function(torch.ops.aten.upsample_bilinear2d.vec, (x, [4, 4], False, None))
+    assert operator_of(bilinear).kind is Kind.REDUCTION
+    assert is_operator(bilinear, "upsample_bilinear2d")
+    assert operator_of(x).kind is None and not is_operator(x, "upsample_bilinear2d")

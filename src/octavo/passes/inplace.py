@@ -1,4 +1,4 @@
-"""In-place operators become their twins that return a new tensor."""
+"""In-place operators become the ones that return a new tensor."""
 
 import torch
 from torch import fx
@@ -6,7 +6,7 @@ from torch import fx
 from ..capture.inplace import mutates
 
 
-def functional(module: fx.GraphModule) -> None:
+def remove_in_place(module: fx.GraphModule) -> None:
     """x.relu_() -> x = relu(x): later readers of x read the new value.
 
     Capture has made sure that no view of x exists; writes to buffers (state) are left alone.
@@ -15,8 +15,8 @@ def functional(module: fx.GraphModule) -> None:
         if not mutates(node) or node.args[0].op == "get_attr":
             continue
         packet, overload = node.target._schema.name.removesuffix("_"), node.target._overloadname
-        twin = getattr(getattr(torch.ops.aten, packet.split("::")[1], None), overload, None)
-        if twin is None:
+        out_of_place = getattr(getattr(torch.ops.aten, packet.split("::")[1], None), overload, None)
+        if out_of_place is None:
             continue
-        node.target = twin
+        node.target = out_of_place
         node.args[0].replace_all_uses_with(node, lambda user, node=node: user > node)

@@ -1,0 +1,139 @@
+"""Ranges: what calibration has seen of each value. The one thing that changes while data flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import DataError, OctavoError
+from ..graph.interpreter import Interpreter
+from ..graph.names import describe
+from ..graph.operators import multiply_adds, operator_of
+from ..graph.qparams import QSpec
+from ..sites.rules.base import Rule
+from ..sites.sites import Sites
+from .observers import Observer, make_observer, merged
+
+Watch = Callable[[fx.Node, Mapping[str, Any]], None]
+
+
+class Ranges:
+    """Runs calls through the float graph and keeps an observer for each value to be quantized.
+
+    An observer for each value, not for each group of values that share a scale: which values do
+    changes when sites are turned float.
+
+    sites: whose values are observed.
+    watches: who else is shown the value of a node, with all live values by name, in the place of
+        Octavo's own observers.
+    macs: node -> multiply-adds per sample, of the nodes that have any.
+    """
+
+    def __init__(self, sites: Sites, watches: Mapping[fx.Node, Watch] | None = None) -> None:
+        self.sites = sites
+        observed = sites.observed if watches is None else ()
+        self.observers = {node: make_observer(sites.config.observer) for node in observed}
+        self.watches: dict[fx.Node, list[Watch]] = {n: [w] for n, w in (watches or {}).items()}
+        for root, rule in sites.rules.items():
+            if type(rule).observe is not Rule.observe:
+                self.watches.setdefault(root, []).insert(0, rule.observe)
+        self.macs: dict[fx.Node, int] = {}
+        self._found: dict[tuple[tuple[fx.Node, ...], QSpec], tuple[float, float]] = {}
+
+    # ---- observe
+
+    @torch.no_grad()
+    def observe(self, inputs: Sequence[Any]) -> Any:
+        """Run the flat inputs of one call past the observers; returns the flat outputs.
+
+        Values are freed at their last use, so memory is that of one forward pass.
+        """
+        self._found.clear()
+        first = inputs[0] if inputs else None
+        samples = first.shape[0] if isinstance(first, Tensor) and first.dim() else 1
+
+        def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
+            if node in self.observers:
+                self._observe_value(node, value)
+            if operator_of(node).macs is not None and node not in self.macs:
+                total = multiply_adds(node, value, [env[n] for n in node.all_input_nodes])
+                self.macs[node] = total // max(samples, 1)
+            for watch in self.watches.get(node, ()):
+                watch(node, _by_name(env, node, value))
+            return value
+
+        interpreter = Interpreter(self.sites.graph.module, see)
+        try:
+            return interpreter.run(*inputs)
+        except OctavoError:
+            raise
+        except Exception as e:
+            raise DataError(_explain(interpreter, e)) from e
+
+    def _observe_value(self, node: fx.Node, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            return
+        try:
+            self.observers[node].observe(value)
+        except DataError as e:
+            raise DataError(
+                f"the output of {describe(node)} has {e}: check the calibration data and weights"
+            ) from e
+
+    # ---- what other processes saw
+
+    def state(self) -> dict[str, Observer]:
+        """What was seen of each value, by name: what travels between processes."""
+        return {node.name: observer for node, observer in self.observers.items()}
+
+    def merge(self, state: Mapping[str, Observer]) -> None:
+        """Add what another process saw of the same graph."""
+        self._found.clear()
+        for node, observer in self.observers.items():
+            observer.merge(state[node.name])
+
+    # ---- questions
+
+    def clipped(self, nodes: Sequence[fx.Node], spec: QSpec) -> tuple[float, float]:
+        """The range to spread over the integers of `spec` for values that share a scale."""
+        key = (tuple(nodes), spec)
+        if key not in self._found:
+            self._found[key] = self._merged(nodes).clipped(spec)
+        return self._found[key]
+
+    def extremes(self, nodes: Sequence[fx.Node]) -> tuple[float, float]:
+        """Smallest and largest number that any of these values took."""
+        return self._merged(nodes).extremes()
+
+    def _merged(self, nodes: Sequence[fx.Node]) -> Observer:
+        return merged([self.observers[n] for source in nodes for n in self._sources(source)])
+
+    def _sources(self, node: fx.Node) -> Iterator[fx.Node]:
+        """The observed values that hold what `node` holds: itself, or what it was moved from."""
+        if node in self.observers:
+            yield node
+            return
+        rule = self.sites.rules.get(node)
+        if rule is None or not rule.shares_qparams:
+            raise DataError(f"nothing was observed of {describe(node)}: it has no range")
+        for source in rule.activations():
+            yield from self._sources(source)
+
+
+def _by_name(env: Mapping[fx.Node, Any], node: fx.Node, value: Any) -> dict[str, Any]:
+    return {n.name: v for n, v in env.items()} | {node.name: value}
+
+
+def _explain(interpreter: Interpreter, error: Exception) -> str:
+    node = interpreter.at
+    if node is None:
+        return f"calibration stopped: {error}"
+    values = (interpreter.env.get(i) for i in node.all_input_nodes)
+    shapes = [tuple(v.shape) for v in values if isinstance(v, Tensor)]
+    return (
+        f"calibration stopped at {describe(node)} with inputs of shape {shapes}: {error}\n"
+        "Calibration data must have the shapes and types that the model takes."
+    )

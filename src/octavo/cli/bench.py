@@ -1,0 +1,63 @@
+"""`octavo bench`: how fast and how accurate a quantized model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ..bench import bench_table, compare_engines, example_call, profile, profile_tables
+from ..io.file import load
+from .loaders import load_data, load_model
+from .options import (
+    MEAN,
+    SIZE,
+    STD,
+    BatchSize,
+    Mean,
+    Model,
+    Quantized,
+    Resize,
+    Size,
+    Std,
+    Weights,
+    image_options,
+    out,
+)
+
+
+def bench(
+    model: Model,
+    file: Quantized,
+    weights: Weights = None,
+    data: Annotated[
+        Path | None, typer.Option(help="As in quantize; random inputs without it.")
+    ] = None,
+    batch_size: BatchSize = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 50,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="all")
+    ] = None,
+    by_operator: Annotated[
+        bool, typer.Option("--profile", help="Also show the time of each operator in int8.")
+    ] = False,
+    size: Size = SIZE,
+    resize: Resize = None,
+    mean: Mean = MEAN,
+    std: Std = STD,
+) -> None:
+    """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR."""
+    q = load(file)
+    net = load_model(model, weights)
+    call: Any = None
+    if data is not None:
+        images = image_options(size, resize, mean, std)
+        call = next(load_data(data, net, batch_size, batch_size, images))
+    results = compare_engines(net, q, call, batch_size, rounds, threads)
+    out.print(bench_table(results, file.stat().st_size, batch_size))
+    if by_operator:
+        args, kwargs = example_call(net, q, call, batch_size)
+        fast = q.compile(threads=torch.get_num_threads())  # as compare_engines set it
+        out.print(*profile_tables(profile(fast, *args, rounds=rounds, **kwargs)), sep="\n")

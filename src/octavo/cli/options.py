@@ -1,0 +1,65 @@
+"""What several commands share: arguments, options, and where they print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import ConfigError
+from .loaders import ImageOptions
+
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True)
+
+IMAGES = "Images"  # the panel of --help
+SIZE = ImageOptions.size
+MEAN, STD = (",".join(map(str, v)) for v in (ImageOptions.mean, ImageOptions.std))
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="package.module:callable, file.py:callable, torchvision:NAME or timm:NAME; the "
+        "callable takes no arguments and returns the model.",
+    ),
+]
+Quantized = Annotated[Path, typer.Argument(metavar="FILE", help="A file from octavo quantize.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="State dict to load: .safetensors, or .pth (weights only).")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
+Size = Annotated[
+    int, typer.Option(min=1, help="Side of the square crop, in pixels.", rich_help_panel=IMAGES)
+]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Shorter side before the crop.",
+        show_default="size / 0.875",
+        rich_help_panel=IMAGES,
+    ),
+]
+Mean = Annotated[
+    str, typer.Option(help="Mean of pixels in 0..1, per channel.", rich_help_panel=IMAGES)
+]
+Std = Annotated[str, typer.Option(help="Standard deviation, per channel.", rich_help_panel=IMAGES)]
+
+
+def image_options(size: int, resize: int | None, mean: str, std: str) -> ImageOptions:
+    """How to read images; raises ConfigError unless mean and std are one number each, or three."""
+    means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    if len(means) != len(stds) or len(means) not in (1, 3):
+        raise ConfigError(f"--mean {mean} and --std {std}: give one number each, or three")
+    return ImageOptions(size, resize, means, stds)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise ConfigError(f"{option} {text!r}: numbers with commas between them are needed") from e

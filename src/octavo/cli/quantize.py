@@ -1,0 +1,99 @@
+"""`octavo quantize`: a model and calibration data in, one file out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch.distributed as dist
+import typer
+
+from ..config import PRESETS
+from ..errors import ConfigError
+from ..io.file import save
+from ..model import QuantizedModel
+from ..quantize import quantize as quantize_model
+from ..sharded import quantize_sharded
+from .loaders import load_data, load_model
+from .options import (
+    MEAN,
+    SIZE,
+    STD,
+    BatchSize,
+    Mean,
+    Model,
+    Resize,
+    Size,
+    Std,
+    Weights,
+    err,
+    image_options,
+    out,
+)
+from .settings import config_with, takes_settings
+
+DataPath = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Folder of images, or of .npy / .npz / .safetensors files (or one such file) with "
+        "samples along the first axis.",
+    ),
+]
+
+
+@takes_settings
+def quantize(
+    model: Model,
+    data: DataPath,
+    out_file: Annotated[Path, typer.Option("--out", help="File to write (.octavo).")],
+    weights: Weights = None,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 512,
+    batch_size: BatchSize = 8,
+    preset: Annotated[
+        str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")
+    ] = "balanced",
+    size: Size = SIZE,
+    resize: Resize = None,
+    mean: Mean = MEAN,
+    std: Std = STD,
+    **settings: Any,
+) -> None:
+    """Quantize MODEL with the samples in DATA and write one file.
+
+    Under torchrun (torchrun --nproc-per-node 4 -m octavo quantize ...) each
+    process observes its share of the batches, on this machine or on several.
+    """
+    config = config_with(preset, settings)
+    if not out_file.parent.is_dir():  # before minutes of work, not after
+        raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
+    net = load_model(model, weights)
+    if weights is None and model.partition(":")[0] in ("torchvision", "timm"):
+        err.print("note: no --weights, so the weights are random: good for timing alone")
+    images = image_options(size, resize, mean, std)
+    rank, count = share = _share()
+    batches = load_data(data, net, batch_size, samples, images, share)
+    if count > 1:
+        q = quantize_sharded(net, batches, config=config)
+    else:
+        q = quantize_model(net, batches, config=config)
+    if rank == 0:
+        save(q, out_file)
+        out.print(_summary(q, out_file))
+
+
+def _share() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if not dist.is_torchelastic_launched():
+        return 0, 1
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _summary(q: QuantizedModel, file: Path) -> str:
+    report = q.report()
+    return (
+        f"{file}: {file.stat().st_size / 1e6:.2f} MB (was {report.bytes_before / 1e6:.2f}), "
+        f"{report.int8_share:.1%} of multiply-adds in int8, "
+        f"output SQNR {report.output_sqnr:.1f} dB"
+    )

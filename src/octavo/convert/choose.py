@@ -1,0 +1,70 @@
+"""Choose: scale and zero_point of each value, from what was observed. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+from ..calibrate.ranges import Ranges
+from ..graph.qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
+from ..graph.tensors import constant, is_constant
+from ..sites.sites import Sites
+
+aten = torch.ops.aten
+
+# Up to this much wider steps are accepted for a zero_point of 0: 0.8 dB at most for 4 to 10 % of a
+# linear layer's time.
+NEARLY_SYMMETRIC = 1.1
+
+
+def choose(sites: Sites, ranges: Ranges) -> dict[fx.Node, QParams]:
+    """scale and zero_point of every value that is read as integers; equal within a group."""
+    chosen: dict[fx.Node, QParams] = {}
+    for name, members in sites.groups.items():
+        chosen[name] = _of_group(sites, ranges, name, members)
+    named = {*sites.demand.specs, *sites.demand.hints}
+    return {n: chosen[sites.demand.group_of(n)] for n in sites.graph.graph.nodes if n in named}
+
+
+def _of_group(sites: Sites, ranges: Ranges, name: fx.Node, members: tuple[fx.Node, ...]) -> QParams:
+    if name in sites.demand.hints:  # what is rounded for an engine's sake alone is not clipped
+        return choose_qparams(*ranges.extremes(members), ACTIVATION)
+    return qparams_of_value(
+        sites, name, ranges.extremes(members)[0], lambda spec: ranges.clipped(members, spec)
+    )
+
+
+def qparams_of_value(
+    sites: Sites,
+    name: fx.Node,
+    lowest: float,
+    clipped: Callable[[QSpec], tuple[float, float]],
+) -> QParams:
+    """scale and zero_point of a group of values; a zero_point near the middle becomes 0.
+
+    lowest: the smallest value seen. clipped: the range to spread over the integers of a QSpec.
+    """
+    spec = sites.demand.spec_of(name)
+    if spec.symmetric and lowest >= 0:
+        spec = ACTIVATION  # whose zero_point is 0 as well, with all 256 integers in use
+    low, high = clipped(spec)
+    qparams = choose_qparams(low, min(high, _clip_max(sites, name)), spec)
+    nearly = qparams.asymmetry < NEARLY_SYMMETRIC
+    if name in sites.demand.may_be_signed and not qparams.spec.symmetric and nearly:
+        return choose_qparams(*clipped(SYMMETRIC_ACTIVATION), SYMMETRIC_ACTIVATION)
+    return qparams
+
+
+def _clip_max(sites: Sites, name: fx.Node) -> float:
+    """The highest number the integers of a value need: the least clip of an equalized one.
+
+    So the integers' own end is the clip of each channel (see `emit`).
+    """
+    alone = sites.groups[name] == (name,)
+    if name not in sites.roots or name.target is not aten.clamp.Tensor or not alone:
+        return math.inf
+    bound = name.args[2]
+    return float(constant(sites.graph.module, bound).min()) if is_constant(bound) else math.inf

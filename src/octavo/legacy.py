@@ -1,0 +1,252 @@
+"""Handlers of torch.fx's original experimental quantizer, adapted to rules and emission.
+
+A handler is a class with `__init__(quantizer, node)`, `observe(node, env)` and
+`quantize(quantizer, node, load_arg)`; what `quant_ctor` makes has `observe(node, env)` and
+`quantize(input)`. They may create nodes of PyTorch's own quantized dtypes, which are dequantized by
+the method of that name. No rule and no stage knows of this form: it is adapted here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx, nn
+
+from .calibrate.observers import make_observer
+from .calibrate.ranges import Ranges, Watch
+from .convert import Emission, QuantizedWeights, convert
+from .convert.choose import qparams_of_value
+from .convert.emit import GraphEmitter
+from .errors import DataError
+from .graph.names import describe
+from .graph.qparams import QParams
+from .sites.patterns import Handler, Pattern
+from .sites.rules.base import Context, Emitter, Rule
+from .sites.sites import Sites
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class HandlerQuantizer(Protocol):
+        """What this module asks of the `Quantizer` that it serves."""
+
+        model: nn.Module
+        patterns: Mapping[Pattern, Handler]
+        quant_ctor: Any
+        config: Any
+        sites: Sites | None
+        adapter: Adapter
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """The model's graph of modules and functions; a copy, since handlers may replace modules."""
+    graph = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
+    return copy.deepcopy(graph)
+
+
+class DefaultQuant:
+    """Observes one value and quantizes it: a base for what `quant_ctor` makes.
+
+    Override `qparams` to choose scale and zero_point otherwise.
+    """
+
+    def __init__(self, quantizer: HandlerQuantizer, node: fx.Node) -> None:
+        self.quantizer, self.node = quantizer, node
+        self.observer = make_observer(quantizer.config.observer)
+        self.all_tensors = True
+
+    def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
+        """Look at the value `node` took."""
+        value = env[node.name]
+        if not isinstance(value, Tensor):
+            self.all_tensors = False
+            return
+        try:
+            self.observer.observe(value)
+        except DataError as e:
+            raise DataError(f"the output of {describe(node)} has {e}") from e
+
+    def merge(self, other: DefaultQuant) -> None:
+        """Add what another value showed: the two will share scale and zero_point."""
+        self.observer.merge(other.observer)
+        self.all_tensors &= other.all_tensors
+
+    def qparams(self) -> QParams:
+        """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""
+        sites = self.quantizer.sites
+        assert sites is not None
+        lowest = self.observer.extremes()[0]
+        return qparams_of_value(sites, self.node, lowest, self.observer.clipped)
+
+    def quantize(self, input: fx.Node) -> fx.Node:
+        """Emit the quantization of `input`."""
+        return self.quantizer.adapter.emit_quantize(self.node, input)
+
+
+class HandlerRule(Rule):
+    """The site of a handler: it reads all its inputs as integers, and what it emits is integers."""
+
+    def __init__(
+        self, handler_type: Handler, quantizer: HandlerQuantizer, nodes: Sequence[fx.Node]
+    ) -> None:
+        super().__init__(nodes)
+        self.quantizer = quantizer
+        self.handler = handler_type(quantizer, nodes[-1])
+
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """Whatever its nodes read of others."""
+        return [i for n in self.nodes for i in n.all_input_nodes if i not in self.nodes]
+
+    def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
+        """As the handler does."""
+        self.handler.observe(node, env)
+
+    def emit(self, emitter: Emitter) -> Any:
+        """What the handler emits, or NotImplemented."""
+        emitted = self.handler.quantize(self.quantizer, self.root, emitter.load_arg)
+        if emitted is NotImplemented:
+            self.reason = getattr(self.handler, "reason", "")
+        else:
+            self.quantizer.adapter.emitting.foreign.add(emitted)
+        return emitted
+
+
+class Adapter:
+    """Runs the stages of a `Quantizer` with handlers and quants in the original's form."""
+
+    def __init__(self, quantizer: HandlerQuantizer) -> None:
+        self.quantizer = quantizer
+        types = list(quantizer.patterns.values())
+        rules = [isinstance(t, type) and issubclass(t, Rule) for t in types]
+        self.is_traced = not any(rules)
+        self.is_needed = not all(rules) or quantizer.quant_ctor is not None
+        self.modules: dict[str, nn.Module] = {}
+        self.quants: dict[fx.Node, Any] = {}
+        self._emitting: HandlerEmitter | None = None
+
+    def patterns(self, module: fx.GraphModule) -> dict[Pattern, Handler]:
+        """The table with a rule in each handler's place."""
+        self.modules = dict(module.named_modules())
+        return {
+            pattern: handler
+            if isinstance(handler, type) and issubclass(handler, Rule)
+            else partial(HandlerRule, handler, self.quantizer)
+            for pattern, handler in self.quantizer.patterns.items()
+        }
+
+    def watches(self, sites: Sites) -> Mapping[fx.Node, Watch] | None:
+        """Who looks at the values that are read as integers; None for Octavo's own observers."""
+        make = self.quantizer.quant_ctor or (DefaultQuant if self.is_traced else None)
+        if make is None:
+            return None
+        self.quants = {node: make(self.quantizer, node) for node in sites.observed}
+        return {node: quant.observe for node, quant in self.quants.items()}
+
+    # ---- convert
+
+    def convert(self, sites: Sites, ranges: Ranges, weights: QuantizedWeights) -> Emission:
+        """The quantized graph."""
+        if self.quants:
+            return convert(sites, ranges, weights, self._choose, self._emit)
+        return convert(sites, ranges, weights, emit=self._emit)
+
+    def _choose(self, sites: Sites, ranges: Ranges) -> dict[fx.Node, QParams]:
+        chosen = {}
+        for node in sites.observed:
+            quant = self._quant_of(sites, node)
+            if hasattr(quant, "qparams"):
+                chosen[node] = quant.qparams()
+        for node in sites.demand.specs:
+            group = sites.demand.group_of(node)
+            if group in chosen:
+                chosen[node] = chosen[group]
+        return chosen
+
+    def _emit(
+        self, sites: Sites, qparams: Mapping[fx.Node, QParams], weights: QuantizedWeights
+    ) -> Emission:
+        self._emitting = HandlerEmitter(sites, qparams, weights, self)
+        return self._emitting.run()
+
+    def _quant_of(self, sites: Sites, node: fx.Node) -> Any:
+        """The object that quantizes a value: of all that share its scale, merged."""
+        group = sites.demand.group_of(node)
+        first, *rest = (self.quants[n] for n in sites.groups[group])
+        if rest:
+            first = copy.copy(first)
+            first.observer = copy.deepcopy(first.observer)
+            for other in rest:
+                first.merge(other)
+            first.node = group
+        return first
+
+    # ---- what handlers and quants ask while they emit
+
+    @property
+    def emitting(self) -> HandlerEmitter:
+        """The emission under way, or the last one."""
+        if self._emitting is None:
+            raise DataError("nothing is emitted yet: this is for handlers, during quantize()")
+        return self._emitting
+
+    @property
+    def quantized_graph(self) -> fx.Graph:
+        """The graph being emitted."""
+        return self.emitting.graph
+
+    def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """Octavo's own quantize of a value."""
+        return GraphEmitter.quantize(self.emitting, node, value)
+
+
+class HandlerEmitter(GraphEmitter):
+    """Emission in which quants quantize, and modules of a traced graph stay modules.
+
+    foreign: nodes of PyTorch's own quantized dtypes.
+    """
+
+    def __init__(
+        self,
+        sites: Sites,
+        qparams: Mapping[fx.Node, QParams],
+        weights: QuantizedWeights,
+        adapter: Adapter,
+    ) -> None:
+        super().__init__(sites, qparams, weights)
+        self.adapter = adapter
+        self.foreign: set[fx.Node] = set()
+        if adapter.is_traced:
+            self.root = self.source
+
+    def is_read_later(self, node: fx.Node) -> bool:
+        """In a traced graph tensors are copied where they stand."""
+        return not self.adapter.is_traced and super().is_read_later(node)
+
+    def copy(self, node: fx.Node) -> fx.Node:
+        """In a traced graph tensors stay what they are."""
+        if not self.adapter.is_traced:
+            return super().copy(node)
+        self.floats[node] = self.graph.node_copy(node, self.load_float)
+        return self.floats[node]
+
+    def is_integers(self, node: fx.Node) -> bool:
+        """Those of PyTorch's own quantized dtypes as well."""
+        return node in self.foreign or super().is_integers(node)
+
+    def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """As the value's quant does it."""
+        if not self.adapter.quants:
+            return super().quantize(node, value)
+        q = self.adapter._quant_of(self.sites, node).quantize(value)
+        if q not in self.integers:
+            self.foreign.add(q)
+        return q
+
+    def dequantize(self, q: fx.Node) -> fx.Node:
+        """By PyTorch's method, where the dtype is PyTorch's."""
+        if q in self.foreign:
+            return self.graph.call_method("dequantize", (q,))
+        return super().dequantize(q)

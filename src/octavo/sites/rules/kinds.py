@@ -1,0 +1,72 @@
+"""The rule of each kind of operator: every row of the operator table with a kind gets it."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ...graph.operators import OPERATORS, Kind
+from ..patterns import Pattern, register_pattern
+from .base import Context, FloatOp, PassThrough, Rule, is_float
+
+
+class Activation(FloatOp):
+    """An activation on its own; after a convolution or linear layer it belongs to that site."""
+
+
+class Normalization(FloatOp):
+    """Needs sums over many values: float."""
+
+    convolutional = False
+
+
+class Recurrent(FloatOp):
+    """Rounding errors would accumulate in the state from step to step: float."""
+
+    convolutional = False
+    float_reason = "rounding errors would accumulate in its state"
+
+
+class Layout(PassThrough):
+    """Moves values and runs on the integer tensor itself."""
+
+
+class Repeating(PassThrough):
+    """Repeats or selects values, but PyTorch has no kernel for integers."""
+
+    on_integers = False
+
+
+class Reduction(Rule):
+    """Reads integers, computes in float, and its output has a range of its own."""
+
+    def activations(self) -> list[fx.Node]:
+        """The first: sizes may be computed as well."""
+        return super().activations()[:1]
+
+    def unsupported_reason(self, context: Context) -> str:
+        """A sum of integers is an integer already."""
+        floats = all(map(is_float, self.activations()))
+        return "" if floats else "its input is not a floating point tensor"
+
+    def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
+        """Its input, if the output is read as integers."""
+        return self.activations() if output_demanded else []
+
+
+RULES: dict[Kind, type[Rule]] = {
+    Kind.ACTIVATION: Activation,
+    Kind.NORMALIZATION: Normalization,
+    Kind.RECURRENT: Recurrent,
+    Kind.LAYOUT: Layout,
+    Kind.REPEATING: Repeating,
+    Kind.REDUCTION: Reduction,
+}
+
+# What engines apply to the result of a layer before it leaves the registers.
+ACTIVATIONS: tuple[Pattern, ...] = tuple(
+    row.pattern for row in OPERATORS.values() if row.kind is Kind.ACTIVATION
+)
+
+for _row in OPERATORS.values():
+    if _row.kind is not None:
+        register_pattern(_row.pattern)(RULES[_row.kind])

@@ -1,0 +1,226 @@
+"""Sites: what each match reads as integers, and which values share a scale. Frozen once matched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx
+
+from ..capture.float_graph import FloatGraph
+from ..config import Config
+from ..cpu import saturates_pairs
+from ..errors import PatternError
+from ..graph.names import describe, operator_name
+from ..graph.notes import float_reason
+from ..graph.qparams import REDUCED_WEIGHT, WEIGHT, QSpec
+from .demand import Demand, find_demand
+from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
+from .rules.base import Context, PassThrough, Rule, Weighted
+from .selection import select
+
+
+@dataclass(frozen=True)
+class Site:
+    """The nodes that one match covers, and what becomes of them.
+
+    number: for `Config.keep_float` and the report, in graph order.
+    int8_inputs: what it reads as integers; empty for a site that stays float.
+    fused_input: the one of these that an engine takes from the accumulator that computes it.
+    fallback_reason: why it must stay float; an empty string for a site that need not.
+    """
+
+    number: int
+    rule: Rule
+    int8_inputs: tuple[fx.Node, ...]
+    fused_input: fx.Node | None
+    fallback_reason: str
+
+    @property
+    def root(self) -> fx.Node:
+        """The last node covered, by which a site is known."""
+        return self.rule.root
+
+    @property
+    def moves_integers(self) -> bool:
+        """Whether it only moves integers about, without rounding anything."""
+        return self.rule.shares_qparams and bool(self.int8_inputs)
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """("int8", "") or ("float", the reason)."""
+        if self.fallback_reason:
+            return "float", self.fallback_reason
+        if self.rule.precision == "float":
+            return "float", self.rule.float_reason
+        return ("int8", "") if self.int8_inputs else ("float", self.rule.undemanded_reason)
+
+
+@dataclass(frozen=True, eq=False)
+class Sites(Mapping[fx.Node, Site]):
+    """The sites of a graph, by root, in graph order; made by `match`.
+
+    patterns, config: what they were matched with.
+    weight_spec: the integers that weights become.
+    reasons: root -> why the site must stay float.
+    """
+
+    graph: FloatGraph
+    patterns: Mapping[Pattern, Handler]
+    config: Config
+    weight_spec: QSpec
+    rules: Mapping[fx.Node, Rule]
+    reasons: Mapping[fx.Node, str]
+    convolutional: frozenset[fx.Node]
+    demand: Demand
+
+    # ---- as a mapping
+
+    def __getitem__(self, root: fx.Node) -> Site:
+        return self._sites[root]
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    __hash__ = object.__hash__
+
+    @cached_property
+    def _sites(self) -> dict[fx.Node, Site]:
+        context, found = self.context, {}
+        for number, (root, rule) in enumerate(self.rules.items()):
+            inputs = self.demand.inputs.get(root, ())
+            fused = rule.fused_input(context) if inputs else None
+            found[root] = Site(number, rule, inputs, fused, self.reasons.get(root, ""))
+        return found
+
+    # ---- questions
+
+    @property
+    def context(self) -> Context:
+        """What rules may ask."""
+        return Context(self.graph.module, self.rules, self.convolutional)
+
+    @cached_property
+    def roots(self) -> dict[fx.Node, fx.Node]:
+        """Each covered node -> the root of its site."""
+        return {n: root for root, rule in self.rules.items() for n in rule.nodes}
+
+    @property
+    def int8(self) -> list[Site]:
+        """The sites that read integers, in graph order."""
+        return [site for site in self.values() if site.int8_inputs]
+
+    @cached_property
+    def observed(self) -> tuple[fx.Node, ...]:
+        """The values whose range calibration has to find, in graph order."""
+        asked = self.demand.hints | self.demand.specs.keys()
+        return tuple(n for n in self.graph.graph.nodes if n in asked and not self._moved(n))
+
+    def _moved(self, node: fx.Node) -> bool:
+        """Whether a value has the integers of another, so that it needs no range of its own."""
+        site = self.get(node)
+        return site is not None and isinstance(site.rule, PassThrough) and bool(site.int8_inputs)
+
+    @cached_property
+    def groups(self) -> dict[fx.Node, tuple[fx.Node, ...]]:
+        """Values that share scale and zero_point: the one they are named after -> the observed."""
+        found: dict[fx.Node, tuple[fx.Node, ...]] = {}
+        for node in self.observed:
+            first = self.demand.group_of(node)
+            found[first] = (*found.get(first, ()), node)
+        return found
+
+    def weighted(self) -> list[Weighted]:
+        """The rules of the sites whose constant weight becomes int8, last first."""
+        found = (self.rules[root] for root in self.demand.inputs)
+        return [rule for rule in found if isinstance(rule, Weighted)]
+
+    @property
+    def batched(self) -> bool:
+        """Whether the layers are called on batches of samples, not each time on one without."""
+        return all(rule.has_batch for rule in self.weighted())
+
+    def verdict(self, node: fx.Node) -> tuple[str, str]:
+        """("int8", "") or ("float", the reason), of a site or of a node outside of all sites."""
+        if node in self:
+            return self[node].verdict
+        return "float", float_reason(node) or f"no rule for {operator_name(node)}"
+
+    # ---- other sites
+
+    def with_float(self, reasons: Mapping[fx.Node, str]) -> Sites:
+        """The same sites, with these as well in float, for these reasons."""
+        reasons = {**self.reasons, **reasons}
+        demand = find_demand(self.context, reasons)
+        return dataclasses.replace(self, reasons=reasons, demand=demand)
+
+    def on(self, graph: FloatGraph, **changes: object) -> Sites:
+        """The sites of another form of the graph; changes are of settings of `config`."""
+        return match(graph, self.patterns, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
+
+
+def match(
+    graph: FloatGraph,
+    patterns: Mapping[Pattern, Handler] = DEFAULT_PATTERNS,
+    config: Config | None = None,
+) -> Sites:
+    """Find the sites of a graph: matches, why some stay float, and what is read as integers.
+
+    Raises ConfigError for an entry of `Config.keep_float` that names no site.
+    """
+    config = config or Config()
+    reduced = saturates_pairs() if config.reduce_range == "auto" else config.reduce_range
+    modules = dict(graph.module.named_modules())
+    matches = find_matches(graph.graph, modules, patterns)
+    rules: dict[fx.Node, Rule] = {nodes[-1]: _rule(maker, nodes) for nodes, maker in matches}
+    context = Context(graph.module, rules)
+    reasons = {root: r for root, rule in rules.items() if (r := _unsupported(context, rule))}
+    covered = {root: rule.nodes for root, rule in rules.items()}
+    for entry in config.keep_float:
+        reasons |= dict.fromkeys(select(entry, covered), f"keep_float={entry!r}")
+    convolutional = _convolutional(graph.graph.nodes, rules)
+    demand = find_demand(dataclasses.replace(context, convolutional=convolutional), reasons)
+    weight_spec = REDUCED_WEIGHT if reduced else WEIGHT
+    return Sites(graph, patterns, config, weight_spec, rules, reasons, convolutional, demand)
+
+
+def _rule(maker: Handler, nodes: Sequence[fx.Node]) -> Rule:
+    made = maker if isinstance(maker, type) else getattr(maker, "func", None)
+    if not (isinstance(made, type) and issubclass(made, Rule)):
+        raise PatternError(
+            f"the handler {maker} is not a Rule: derive it from octavo.Rule, or give a handler of "
+            "torch.fx's original form to octavo.Quantizer(patterns=...)"
+        )
+    rule: Rule = maker(nodes)
+    return rule
+
+
+def _unsupported(context: Context, rule: Rule) -> str:
+    """Why a site must stay float whatever reads it; an empty string for none."""
+    values = [n.meta.get("val") for n in (rule.root, *rule.operator.all_input_nodes)]
+    if any(isinstance(v, Tensor) and v.is_complex() for v in values):
+        return "its numbers are complex"
+    for n in rule.activations():
+        if isinstance(n.meta.get("val"), bool | int | float | torch.SymInt | torch.SymFloat):
+            return f"{describe(n)} is not a tensor"
+    return rule.unsupported_reason(context)
+
+
+def _convolutional(nodes: Iterable[fx.Node], rules: Mapping[fx.Node, Rule]) -> frozenset[fx.Node]:
+    """Which values are a convolution's output, passed on (see `Rule.convolutional`)."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        rule = rules.get(node)
+        if rule is None:
+            continue
+        inputs = [n for n in rule.operator.all_input_nodes if n.op != "get_attr"]
+        passed = bool(inputs) and found.issuperset(inputs)
+        if rule.convolutional or (rule.convolutional is None and passed):
+            found.add(node)
+    return frozenset(found)

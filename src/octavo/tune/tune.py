@@ -1,0 +1,104 @@
+"""Tune with the methods that the configuration asks for, keeping only what helps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from ..calibrate.ranges import Ranges
+from ..calibrate.samples import Samples
+from ..convert import Emission, QuantizedWeights, convert
+from ..metrics import FloatReference, Noise, Step
+from ..sites.sites import Sites
+from .biases import correct_biases
+from .equalize import equalize
+from .layerwise import Method, tune_layers
+from .rounding import round_weights
+
+# What Config may ask for, in the order in which each layer gets it.
+METHODS: dict[str, tuple[str, Method]] = {
+    "round_weights": ("weight rounding", round_weights),
+    "correct_biases": ("bias correction", correct_biases),
+}
+# In dB, on the samples measured on: equalized channels have less room for what is unlike them.
+EQUALIZED_GAINS = 0.5
+TRIAL_SAMPLES = 8  # tuned on and measured on to see that
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """A quantized graph, and the noise of its output and sites on the samples measured on."""
+
+    emission: Emission
+    output: Noise
+    sites: Mapping[fx.Node, Noise]
+    steps: tuple[Step, ...] = ()
+
+
+def measured(emission: Emission, reference: FloatReference) -> Tuned:
+    """A graph with its noise."""
+    output, sites = reference.compare(emission.module, emission.values, emission.integers)
+    return Tuned(emission, output, sites)
+
+
+def tune(emission: Emission, samples: Samples, reference: FloatReference) -> Tuned:
+    """Tune on some samples and measure on others; what does not help is undone.
+
+    Weights are rounded for what biases cannot correct: first the two together are tried, then
+    each alone.
+    """
+    methods = [m for m in METHODS if getattr(emission.sites.config, m)]
+    if not methods or not emission.sites.weighted():
+        return measured(emission, reference)
+    plain: Noise | None = None
+    steps = []
+    alone = [[m] for m in methods] if len(methods) > 1 else []
+    for names in [methods, *alone]:
+        trial = measured(tuned_by(emission, names, samples), reference)
+        plain = plain or reference.noise(emission.module)  # after it: the float outputs are known
+        kept = trial.output.ratio <= plain.ratio
+        title = " and ".join(METHODS[m][0] for m in names)
+        steps.append(Step(title, plain.sqnr, trial.output.sqnr, kept))
+        if kept:
+            return dataclasses.replace(trial, steps=tuple(steps))
+    return dataclasses.replace(measured(emission, reference), steps=tuple(steps))
+
+
+def tuned_by(emission: Emission, names: Sequence[str], samples: Samples) -> Emission:
+    """The graph tuned with these methods, whether they help or not."""
+    if not names:
+        return emission
+    return tune_layers(emission, samples.tuning, *(METHODS[m][1] for m in names))
+
+
+def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Step, ...]]:
+    """The sites, or those of the graph equalized if that promises a gain and a trial shows it.
+
+    Both are calibrated, corrected and measured on the same few samples.
+    """
+    graph = equalize(sites, samples.tuning)
+    if graph is None:
+        return sites, ()
+    few = samples.subset(TRIAL_SAMPLES)
+    reference = FloatReference(sites.graph.module, few.measuring)
+    before, after = (
+        _trial(sites.on(form, observer="minmax"), few, reference) for form in (sites.graph, graph)
+    )
+    kept = after.sqnr >= before.sqnr + EQUALIZED_GAINS
+    step = Step("equalization", before.sqnr, after.sqnr, kept)
+    return sites.on(graph) if kept else sites, (step,)
+
+
+def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
+    """The output's noise, biases corrected, with only the samples to tune on as calibration data.
+
+    Of so few, extremes say more than histograms.
+    """
+    ranges = Ranges(sites)
+    for inputs in samples.tuning:
+        ranges.observe(inputs)
+    weights = QuantizedWeights(sites.graph.module, sites.weight_spec)
+    methods = ["correct_biases"] if sites.config.correct_biases else []
+    return reference.noise(tuned_by(convert(sites, ranges, weights), methods, samples).module)

@@ -1,0 +1,71 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import octavo
+from octavo.config import PRESETS
+
+WEIGHTS = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "4.weight": (2, 8), "4.bias": (2,)}
+
+
+def test_a_model_with_weights_becomes_a_file(folder, quantize):
+    weights = {k: torch.randn(v) for k, v in WEIGHTS.items()}
+    save_file(weights, folder / "w.safetensors")
+    code, out, _ = quantize("--weights", folder / "w.safetensors", "--samples", 16)
+    assert (code, "100.0% of multiply-adds in int8" in out) == (0, True)
+    q = octavo.load(folder / "net.octavo")
+    assert q(torch.rand(2, 3, 12, 12)).shape == (2, 2)
+
+
+def test_options_reach_the_config(folder, quantize):
+    more = ("--observer", "entropy", "--keep-float", "linear", "--min-sqnr", 0)
+    assert quantize(*more, "--preset", "fast", "--target-sqnr", 12)[0] == 0
+    config = octavo.load(folder / "net.octavo").config
+    settings = {"observer": "entropy", "keep_float": ("linear",), "min_sqnr": 0.0}
+    assert config == dataclasses.replace(PRESETS["fast"], **settings, target_sqnr=12.0)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--keep-float", "nothing.*"), "matches no site"),
+        (("--observer", "max"), "observer='max'"),
+        (("--preset", "fastest"), "'fast', 'balanced', 'best'"),
+        (("--tune-samples", "0"), "tune_samples=0"),
+        (("--weights", "none.safetensors"), "cannot load weights"),
+        (("--mean", "a,b"), "numbers with commas"),
+        (("--mean", "0.5"), "one number each, or three"),
+        (("--data", "nowhere"), "holds no data"),
+        (("--out", "no/such/folder/x"), "no folder"),
+        (("--samples", "0"), "--samples"),
+        (("--resize", "-1"), "--resize"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(folder, quantize, more, message):
+    code, _, err = quantize(*more)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (folder / "net.octavo").exists()
+
+
+@pytest.mark.parametrize("moment", ["octavo.calibrate.ranges.Ranges.observe", "os.fsync"])
+def test_an_interrupted_quantize_leaves_no_file_and_no_traceback(folder, moment):
+    with open(folder / "net.py", "a") as f:
+        f.write(
+            "\nimport os, signal, time, octavo\n"
+            "def interrupted(*args):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    time.sleep(60)\n"
+            f"{moment} = interrupted\n"
+        )
+    command = [sys.executable, "-m", "octavo", "quantize", f"{folder}/net.py:make"]
+    command += ["--data", folder / "data", "--out", folder / "net.octavo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert not [p for p in folder.iterdir() if "octavo" in p.name]

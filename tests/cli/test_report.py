@@ -1,0 +1,18 @@
+import json
+
+import pytest
+
+
+def test_a_table_or_json(folder, run, quantize):
+    assert quantize("--preset", "fast")[0] == 0
+    code, out, _ = run("report", folder / "net.octavo")
+    assert code == 0
+    assert "conv2d + relu" in out
+    code, out, _ = run("report", folder / "net.octavo", "--json")
+    assert json.loads(out)["rows"][0]["precision"] == "int8"
+
+
+@pytest.mark.parametrize("name", ["net.py", "none.octavo"])
+def test_a_file_that_is_no_model(folder, run, name):
+    code, _, err = run("report", folder / name)
+    assert (code, "cannot read" in err) == (2, True)

@@ -1,0 +1,30 @@
+import pytest
+import torch
+from torch import nn
+
+from octavo import ConversionError
+from octavo.convert import QuantizedWeights
+from octavo.graph.qparams import REDUCED_WEIGHT, WEIGHT
+
+
+def test_integers_and_scales_by_hand():
+    layer = nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[1.27, -0.5], [0.0, 2.54]])
+    integers, scale = QuantizedWeights(layer, WEIGHT)("weight", 0)
+    assert integers.tolist() == [[127, -50], [0, 127]]
+    torch.testing.assert_close(scale, torch.tensor([0.01, 0.02]))
+
+
+def test_what_is_returned_is_the_callers_own():
+    weights = QuantizedWeights(nn.Linear(3, 2), REDUCED_WEIGHT)
+    first, _ = weights("weight", 0)
+    first.zero_()
+    again, _ = weights("weight", 0)
+    assert again.abs().max() == 63
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    layer = nn.Linear(3, 2)
+    layer.weight.data[0, 0] = float("nan")
+    with pytest.raises(ConversionError, match="'weight' holds NaN"):
+        QuantizedWeights(layer, WEIGHT)("weight", 0)
