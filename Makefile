@@ -13,6 +13,8 @@ test: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python scripts/check_size.py
 	$(VENV)/bin/python -m pytest
 
 bench: $(VENV)/bench

@@ -1,43 +1,36 @@
 """Where OpenVINO spends the time of Octavo's and of NNCF's int8 models, by kind of operator.
 
     pip install -e .[bench]
-    python benchmarks/profiles.py resnet50 mobilenet_v2 --markdown profiles.md
+    python -m benchmarks.profiles resnet50 mobilenet_v2 --markdown profiles.md
 
 Both are compiled alike, for one thread and batch 1, with OpenVINO's own clock; calls alternate.
 Each cell is the time in ms of all operators of a kind, in the call that took least.
-"int8" are those that read integers. What the clock itself costs is in the sums.
+"int8" are those that read integers. The cost of the clock itself is included.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import openvino
 import torch
-from peer_models import MODELS, Samples, inputs, random_model
-from peer_table import tell
-from peer_tools import quantize_nncf, warm_up
-from rich import box
 from rich.table import Table
 
 import octavo
 
+from .command_line import add_markdown, make_parser
+from .internals import openvino_model
+from .output import make_table, print_tables
+from .peers.frameworks import openvino_for_shape, quantize_nncf, warm_up
+from .random_models import Samples, add_models, inputs, random_model
+
 ROUNDS = 40
-SETTINGS = {
-    "PERFORMANCE_HINT": "LATENCY",
-    "INFERENCE_NUM_THREADS": "1",
-    "PERF_COUNT": "YES",
-    "INFERENCE_PRECISION_HINT": "f32",
-}
 
 
-def compiled(model: openvino.Model, x: torch.Tensor, **changes: str) -> Any:
-    fixed = model.clone()
-    fixed.reshape(list(x.shape))
-    return openvino.Core().compile_model(fixed, "CPU", SETTINGS | changes).create_infer_request()
+def request_for(model: Any, x: torch.Tensor, precision: str) -> Any:
+    """An inference request of the `openvino.Model`, for one thread and with OpenVINO's clock on."""
+    hints = {"INFERENCE_PRECISION_HINT": precision}
+    return openvino_for_shape(model, x, threads=1, PERF_COUNT="YES", **hints).create_infer_request()
 
 
 def times(request: Any, x: torch.Tensor) -> Counter[str]:
@@ -53,13 +46,13 @@ def times(request: Any, x: torch.Tensor) -> Counter[str]:
 
 
 def profile(name: str) -> dict[str, Counter[str]]:
-    """Least times by kind, of each of the two."""
+    """Milliseconds by kind of operator, of the fastest call of each of the two."""
     model, data, x = random_model(name), list(Samples(name, 16)), next(inputs(name, 1, 1, seed=2))
-    ours = octavo.quantize(model, data, config="fast", progress=False).compile().model
+    ours = octavo.quantize(model, data, config="fast", progress=False).compile()
     requests = {
-        "Octavo": compiled(ours, x),
+        "Octavo": request_for(openvino_model(ours), x, "f32"),
         # as NNCF's users run it: OpenVINO may choose bfloat16 for what is not int8
-        "NNCF": compiled(quantize_nncf(model, data), x, INFERENCE_PRECISION_HINT="dynamic"),
+        "NNCF": request_for(quantize_nncf(model, data), x, "dynamic"),
     }
     least: dict[str, Counter[str]] = {}
     for _ in range(ROUNDS):
@@ -71,9 +64,7 @@ def profile(name: str) -> dict[str, Counter[str]]:
 
 
 def table(name: str, least: dict[str, Counter[str]]) -> Table:
-    made = Table(title=name, box=box.MARKDOWN)
-    for i, column in enumerate(("operators", *least)):
-        made.add_column(column, justify="right" if i else "left")
+    made = make_table(("operators", *least), title=name)
     kinds = sorted(set().union(*least.values()), key=lambda k: -max(c[k] for c in least.values()))
     total = max(c.total() for c in least.values())
     shown = [k for k in kinds if max(c[k] for c in least.values()) > 0.01 * total]
@@ -86,14 +77,12 @@ def table(name: str, least: dict[str, Counter[str]]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", nargs="*", default=MODELS, help="torchvision's, or bert_base")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    parser = make_parser("benchmarks.profiles", __doc__)
+    add_models(parser)
+    add_markdown(parser)
     options = parser.parse_args()
     warm_up(["nncf"])
-    tell([table(name, profile(name)) for name in options.models], options.markdown, width=100)
+    print_tables([table(name, profile(name)) for name in options.models], options.markdown)
 
 
 if __name__ == "__main__":

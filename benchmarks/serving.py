@@ -1,57 +1,56 @@
 """Compiled models under load: eight threads, batch sizes mixed, every result checked.
 
-    pip install -e .[demo]
-    python benchmarks/serving.py --markdown docs/serving-table.md
+    pip install -e .[demo,onnx]
+    python -m benchmarks.serving --markdown docs/serving-table.md
 
 The Fashion-MNIST resnet of examples/, quantized with the defaults, serves 8 x 10,000 calls on test
 images, for each engine and hint: from threads that wait for each answer, and through `submit`. A
 result counts as wrong if it differs from what one thread alone got. Memory is the resident set
-before the load, half way through, and after it.
+before the load, half way through, and after it. For Linux.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peer_table import as_line, machine
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 import octavo
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from fashion import nets
+from . import examples
+from .command_line import add_markdown, make_parser
+from .measuring import resident_memory
+from .output import WIDTH, as_line, as_text, machine, make_table
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 IN_FLIGHT = 16  # of `submit`, before the oldest is waited for
+COLUMNS = ["served by", "images / s", "median ms", "99 % ms", "wrong"]
+COLUMNS += ["MB before / half way / after"]
+# name in the table, name for `compile`, its settings
+ENGINES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("openvino, latency", "openvino", {"hint": "latency"}),
+    ("openvino, throughput", "openvino", {"hint": "throughput"}),
+    ("onnxruntime", "onnxruntime", {}),
+    ("torch_int8", "torch_int8", {}),
+)
 
 
 class Load(NamedTuple):
-    """What one load showed: times in ms, memory in MB."""
+    """What was measured under one load: times in ms, memory in MB."""
 
     seconds: float
     times: list[float]
     images: int
     wrong: int
     memory: tuple[float, float, float]
-
-
-def resident() -> float:
-    """MB of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def from_threads(fast: Callable[..., Any], inputs: list[Tensor], threads: int, calls: int) -> Load:
@@ -78,72 +77,64 @@ def from_threads(fast: Callable[..., Any], inputs: list[Tensor], threads: int, c
         wrong.append(bad)
         images.append(served)
 
-    before, start = resident(), time.perf_counter()
+    before, start = resident_memory(), time.perf_counter()
     workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
     for w in workers:
         w.start()
     half.wait()
-    middle = resident()
+    middle = resident_memory()
     for w in workers:
         w.join()
     seconds = time.perf_counter() - start
-    return Load(seconds, times, sum(images), sum(wrong), (before, middle, resident()))
+    return Load(seconds, times, sum(images), sum(wrong), (before, middle, resident_memory()))
 
 
 def submitted(fast: Any, inputs: list[Tensor], threads: int, calls: int) -> Load:
     """One thread submits; so many are in flight that all CPUs have work."""
     expected = [fast(x) for x in inputs]
     order, total = random.Random(0), threads * calls
-    waiting: list[tuple[int, float, Future[Any]]] = []
+    running: list[tuple[int, float, Future[Any]]] = []
     times: list[float] = []
     wrong = images = 0
-    before, middle, start = resident(), 0.0, time.perf_counter()
+    before, middle, start = resident_memory(), 0.0, time.perf_counter()
     for n in range(total + IN_FLIGHT):
         if n == total // 2:
-            middle = resident()
+            middle = resident_memory()
         if n < total:
             i = order.randrange(len(inputs))
-            waiting.append((i, time.perf_counter(), fast.submit(inputs[i])))
+            running.append((i, time.perf_counter(), fast.submit(inputs[i])))
             images += len(inputs[i])
         if n >= IN_FLIGHT:
-            i, begun, future = waiting.pop(0)
+            i, begun, future = running.pop(0)
             wrong += not torch.equal(future.result(), expected[i])
             times.append(1e3 * (time.perf_counter() - begun))
     seconds = time.perf_counter() - start
-    return Load(seconds, times, images, wrong, (before, middle, resident()))
+    return Load(seconds, times, images, wrong, (before, middle, resident_memory()))
 
 
 def row(name: str, load: Load) -> list[str]:
-    cuts = statistics.quantiles(load.times, n=100)
-    figures = (load.images / load.seconds, statistics.median(load.times), cuts[98])
-    memory = " / ".join(f"{m:.0f}" for m in load.memory)
-    rate, median, late = figures
-    checked = f"{load.wrong} of {len(load.times):,}"
-    return [name, f"{rate:,.0f}", f"{median:.2f}", f"{late:.2f}", checked, memory]
+    return [
+        name,
+        f"{load.images / load.seconds:,.0f}",
+        f"{statistics.median(load.times):.2f}",
+        f"{statistics.quantiles(load.times, n=100)[98]:.2f}",
+        f"{load.wrong} of {len(load.times):,}",
+        " / ".join(f"{m:.0f}" for m in load.memory),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.serving", __doc__)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--calls", type=int, default=10_000, help="of each thread")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
+    add_markdown(parser)
     options = parser.parse_args()
+    nets = examples.fashion_mnist()
     q = octavo.quantize(nets.load("resnet"), nets.data("calib", 512)[0].split(16))
     test, _ = nets.data("test", 1000)
     inputs = [test[i * 100 : i * 100 + n] for i in range(4) for n in SIZES]
-    table = Table(box=box.MARKDOWN)
-    columns = "served by,images / s,median ms,99 % ms,wrong,MB before / half way / after"
-    for i, column in enumerate(columns.split(",")):
-        table.add_column(column, justify="right" if i else "left")
-    console = Console(width=140)
-    for name, engine, settings in (
-        ("openvino, latency", "openvino", {"hint": "latency"}),
-        ("openvino, throughput", "openvino", {"hint": "throughput"}),
-        ("onnxruntime", "onnxruntime", {}),
-        ("torch_int8", "torch_int8", {}),
-    ):
+    table, console = make_table(COLUMNS), Console(width=WIDTH)
+    for name, engine, settings in ENGINES:
         fast = q.compile(engine, **settings)
         load = from_threads(fast, inputs, options.threads, options.calls)
         table.add_row(*row(f"{name}, {options.threads} threads", load))
@@ -152,9 +143,7 @@ def main() -> None:
             table.add_row(*row(f"{name}, submit", load))
         console.print(table)
     if options.markdown:
-        with options.markdown.open("w") as file:
-            print(as_line(machine()), file=file)
-            Console(file=file, width=140).print(table)
+        options.markdown.write_text(as_text(as_line(machine()), table))
 
 
 if __name__ == "__main__":

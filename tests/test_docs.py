@@ -1,18 +1,20 @@
-"""Every example in a docstring runs and prints what it says."""
+"""Every example in a docstring, and in docs/architecture.md, runs and prints what it says."""
 
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import octavo
-import octavo.engines.onnx
-import octavo.engines.openvino
-import octavo.engines.reference
-import octavo.engines.torch_int8  # all are entered before what the examples enter is taken away
+from octavo.engines.base import BUILT_IN
+
+DOCS = Path(__file__).parents[1] / "docs"
+for _module in BUILT_IN.values():  # entered before what the examples enter is taken away
+    importlib.import_module(_module)
 
 PACKAGES = pkgutil.walk_packages(octavo.__path__, "octavo.")
 MODULES = [m.name for m in PACKAGES if m.name != "octavo.__main__"]
@@ -43,3 +45,14 @@ def test_every_public_name_says_what_it_is():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(AttributeError):
         octavo.quantise  # noqa: B018
+
+
+@torch.enable_grad()
+def test_the_stages_of_the_architecture_page():
+    result = doctest.testfile(str(DOCS / "architecture.md"), module_relative=False)
+    assert result.attempted > 20 and result.failed == 0
+
+
+def test_an_old_name_works_and_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match="FloatOp"):
+        assert octavo.FloatBetween is octavo.FloatOp

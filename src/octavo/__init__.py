@@ -7,6 +7,9 @@
 torch.Size([3, 2])
 """
 
+import warnings
+from typing import Any
+
 from .config import PRESETS, Config
 from .errors import (
     CaptureError,
@@ -32,7 +35,7 @@ from .sharded import quantize_sharded
 from .sites.patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .sites.rules import FloatOp, PassThrough, Rule, Weighted
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ANY",
@@ -66,3 +69,11 @@ __all__ = [
     "save",
     "sqnr",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names of 0.1 that work until 0.3."""
+    if name == "FloatBetween":
+        warnings.warn("octavo.FloatBetween is called octavo.FloatOp", DeprecationWarning, 2)
+        return FloatOp
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 
 from ..errors import ConversionError
 from . import ops
-from .names import describe
+from .names import describe, operator_name
 from .operators import Kind, is_operator, operator_of
 from .qdq_checks import scale_faults
 from .tensors import attribute
@@ -43,13 +43,26 @@ def verify(module: fx.GraphModule, stage: str) -> None:
 
 
 def graph_text(graph: fx.Graph) -> str:
-    """The graph, a line for each node: name, operator and arguments."""
+    """The graph, a line for each operator; tensors are written as their paths."""
     lines = []
     for node in graph.nodes:
-        given = ", ".join([*map(str, node.args), *(f"{k}={v}" for k, v in node.kwargs.items())])
-        target = "" if node.op in ("placeholder", "output") else f" {node.target}"
-        lines.append(f"{node.name} = {node.op}{target}({given})")
+        if node.op == "get_attr":
+            continue
+        args, kwargs = fx.map_arg((node.args, node.kwargs), _Name)
+        given = ", ".join([*map(str, args), *(f"{k}={v}" for k, v in kwargs.items())])
+        called = "input" if node.op == "placeholder" else f"{operator_name(node)}({given})"
+        lines.append(f"return {given}" if node.op == "output" else f"{node.name} = {called}")
     return "\n".join(lines)
+
+
+class _Name:
+    """A node as text: its name, or the path of the tensor that it stands for."""
+
+    def __init__(self, node: fx.Node) -> None:
+        self.text = str(node.target if node.op == "get_attr" else node.name)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _faults(module: fx.GraphModule, stage: str) -> Iterator[str]:

@@ -33,7 +33,7 @@ aten = torch.ops.aten
 def aten_packet(element: Any) -> OpOverloadPacket | OpOverload | None:
     """The ATen operator a pattern element means in an exported graph; None if there is none.
 
-    >>> aten_packet(nn.ReLU) is aten_packet(F.relu) is torch.ops.aten.relu
+    >>> aten_packet(nn.ReLU) is aten_packet(torch.relu) is torch.ops.aten.relu
     True
     """
     if isinstance(element, OpOverload | OpOverloadPacket):

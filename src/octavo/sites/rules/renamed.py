@@ -29,7 +29,7 @@ def accept_old_names(cls: type) -> None:
         warnings.warn(
             f"{cls.__qualname__}.{old} is called {new} now: rename it (see CHANGELOG.md)",
             DeprecationWarning,
-            stacklevel=4,  # the class statement
+            stacklevel=3,  # the class statement
         )
         value = vars(cls)[old]
         setattr(cls, new, _with_old_arguments(value) if old == "quantize" else value)

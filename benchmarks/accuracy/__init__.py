@@ -1,0 +1,1 @@
+"""Accuracy of quantized trained networks, on data that calibration did not see."""

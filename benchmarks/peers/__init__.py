@@ -1,0 +1,1 @@
+"""Octavo beside other quantizers, on models with random weights."""
