@@ -14,32 +14,30 @@ OBSERVER_NAMES = ("minmax", "moving_average", "percentile", "mse", "entropy")
 class Config:
     """How to quantize. The defaults are right for most models: the preset "balanced".
 
-    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of
-        each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
-        error) or "entropy" (least KL divergence, as in TensorRT; clips most).
-    keep_float: sites that stay float: each entry a module path ("head", "blocks.*.mlp"; all that
-        is inside it), a module type (`nn.LayerNorm` or "LayerNorm"), an operator ("conv2d"), a
-        regular expression ("re:layer[34].*"), or a site's name or number in the report. One that
-        matches nothing is an error.
-    min_sqnr: in dB; where the outputs' signal to noise ratio on calibration data is lower, the few
-        sites that bring most of the noise are turned float, with a warning. 0 turns it off.
-    target_sqnr: in dB; the same without a warning, for an SQNR that is wanted.
-    optimize: "size" (int8 wherever a rule has it) or "latency": sites without which OpenVINO runs
-        the whole model faster on this machine stay float, those of an operator and shape together;
-        some seconds.
-    equalize: make the channels of a value alike before calibration, by moving a scale of each from
-        the layers that make it to those that read it, where a trial on a few samples shows a gain.
-    correct_biases: take back the shift that quantization gives each channel's mean, where that
-        raises the SQNR measured on other samples.
-    round_weights: choose each weight's integer and each channel's scale for least error of what
-        the layer computes, in layers that the samples say enough of, where that raises the SQNR
-        measured on other samples.
-    rounding_seconds: after so long, the weights of the remaining layers take the nearest integer.
-    reduce_range: weights of 7 bits, which CPUs need that add products in pairs of 16 bits: "auto"
-        (if this machine's does: x86 without VNNI), True (it is to run on such a one) or False.
-    tune_samples: calibration samples kept for the methods that look at them again.
-    measure_samples: calibration samples kept to measure SQNR on; the ones tuned on are others,
-        if there are enough.
+    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of each
+        batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared error) or
+        "entropy" (least KL divergence, as in TensorRT; clips most).
+    keep_float: sites that stay float. Each entry is a module path ("head", "blocks.*.mlp"; it stands
+        for all that is inside), a module type (`nn.LayerNorm` or "LayerNorm"), an operator
+        ("conv2d"), a regular expression ("re:layer[34].*"), or a site's name or number in the
+        report. An entry that matches nothing is an error.
+    min_sqnr: in dB. Where the SQNR of the output on calibration data is lower, the sites that cause
+        most of the noise fall back to float, with a warning. 0 turns this off.
+    target_sqnr: in dB. Keep as few sites float as it takes for the output to reach this SQNR.
+    optimize: "size" (int8 wherever a rule allows it) or "latency": measure on this machine, and keep
+        float what makes the whole model slower as int8. Takes some seconds.
+    equalize: give the channels of a value similar ranges, by moving a scale per channel from the
+        layers before it into those after it. Done where a trial on a few samples shows a gain.
+    correct_biases: correct the shift that quantization causes in the mean of each channel. Kept
+        where it raises the SQNR on samples that it was not computed from.
+    round_weights: round each weight so that later weights compensate its error (GPTQ), in layers
+        with enough calibration data. Kept where it raises the SQNR on other samples.
+    rounding_seconds: after this long, remaining layers keep the nearest integers.
+    reduce_range: use 7-bit weights, to avoid int16 saturation on x86 CPUs without VNNI. "auto"
+        (as this machine needs it), True or False.
+    tune_samples: number of calibration samples kept for tuning.
+    measure_samples: number of calibration samples kept to measure SQNR on; they are not those kept
+        for tuning, if there are enough.
 
     >>> Config.from_json(Config(keep_float=("head.*",)).to_json()).keep_float
     ('head.*',)
@@ -107,5 +105,5 @@ def as_config(config: Config | str | None) -> Config:
     name = "balanced" if config is None else config
     if not isinstance(name, str) or name not in PRESETS:
         known = ", ".join(map(repr, PRESETS))
-        raise ConfigError(f"config={config!r}: give an octavo.Config, or one of {known}")
+        raise ConfigError(f"config={config!r}: pass an octavo.Config, or one of {known}")
     return PRESETS[name]

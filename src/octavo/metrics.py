@@ -25,7 +25,7 @@ class Noise:
         self.signal = self.noise = 0.0
 
     def add(self, reference: Tensor, value: Tensor) -> None:
-        """Take in one pair of tensors of the same shape."""
+        """Add one pair of tensors of the same shape."""
         noise, signal = _energy(reference - value), _energy(reference)
         if not math.isfinite(noise + signal):  # infinity less infinity, as masks have, is no noise
             unequal = reference != value
@@ -85,7 +85,7 @@ def _floats(value: Any) -> list[Tensor]:
 
 
 class FloatReference:
-    """What the float graph gives on some batches: quantized graphs are measured against it.
+    """The outputs of the float graph on some batches, to measure quantized graphs against.
 
     batches: flat inputs. The outputs are found once, by the first measurement that runs the graph.
     """

@@ -63,7 +63,7 @@ class QuantizedModel(nn.Module):
         return compile_program(self, engine, **options)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Move the tensors, and with them the tensors the graph makes as it runs."""
+        """Move the tensors, and those that the graph creates when it runs."""
         super()._apply(fn, recurse)
         device = next((b.device for b in self.buffers()), None)
         for node in self.graph.nodes:

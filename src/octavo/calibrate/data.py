@@ -23,7 +23,7 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     """Each batch of `data` as the (args, kwargs) to call `model` with.
 
     A tensor is one batch, a tuple the positional and a dict the keyword inputs of one call; any
-    other iterable (a list, a generator, a DataLoader) gives such batches one after the other,
+    other iterable (a list, a generator, a DataLoader) yields such batches one after the other,
     and so does a tuple of more tensors, all alike, than the model takes (`images.split(32)`).
     Inside an iterable a list is taken like a tuple, and what is beyond the number of arguments
     the model takes (labels) is dropped. numpy arrays are taken like tensors. Raises DataError
@@ -34,13 +34,13 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     [1]
     """
     if data is None or isinstance(data, str | bytes | int | float):
-        raise DataError(f"calibration data is {data!r}; give {ACCEPTED}")
+        raise DataError(f"calibration data is {data!r}; pass {ACCEPTED}")
     most = _positional(model)
     single = isinstance(data, Tensor | np.ndarray | tuple | Mapping)
     if isinstance(data, tuple) and most is not None and len(data) > most:
         single = not _are_batches(data)
     if not single and not isinstance(data, Iterable):
-        raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
+        raise DataError(f"calibration data is a {type(data).__name__}; pass {ACCEPTED}")
     count = 0
     for batch in [data] if single else data:
         call = _call(batch, most, count)
@@ -50,7 +50,7 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     if count == 0:
         raise DataError(
             "calibration data is empty: an iterable with no batches, or a generator that was "
-            "already used up. Give a few hundred samples like those the model will see"
+            "already used up. Pass a few hundred samples like those the model will see"
         )
 
 

@@ -30,7 +30,7 @@ class Observer:
         self.low, self.high = math.inf, -math.inf
 
     def observe(self, value: Tensor) -> None:
-        """Take one tensor into account; raises DataError if it holds NaN or infinity."""
+        """Record one tensor; raises DataError if it holds NaN or infinity."""
         if value.numel() == 0:
             return
         low, high = (float(v) for v in torch.aminmax(value.detach()))
@@ -39,11 +39,11 @@ class Observer:
         self.update(value, low, high)
 
     def update(self, value: Tensor, low: float, high: float) -> None:
-        """Take in a finite, non-empty tensor whose extremes are known."""
+        """Record a finite, non-empty tensor whose extremes are known."""
         self.low, self.high = min(self.low, low), max(self.high, high)
 
     def merge(self, other: "Observer") -> None:
-        """Take in all that another observer of the same type has seen."""
+        """Add all that another observer of the same type has seen."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
     def range(self) -> tuple[float, float]:

@@ -43,7 +43,7 @@ class Buffer:
         self.calls: list[Call] = []
 
     def keep(self, call: Call, start: int) -> int:
-        """Keep samples of a call from `start` on while there is room; returns where it ended."""
+        """Keep samples of a call from `start` on up to the capacity; returns where it ended."""
         stop = min(batch_size(call, self.batched), start + self.capacity)
         if stop > start:
             self.calls.append(some_samples(call, start, stop, self.batched))

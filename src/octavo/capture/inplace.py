@@ -23,15 +23,15 @@ def mutates(node: fx.Node) -> bool:
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether the ATen operator gives another value each time."""
+    """Whether the ATen operator returns another value each time."""
     return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
 
 
 def mutates_views(graph: fx.Graph) -> bool:
     """Whether some in-place operator writes into a buffer, or what is later read by another name.
 
-    Then replacing it by its twin that returns a new tensor (the rewrite `functional`) is not
-    enough, and torch.export's own, slower, functionalization is needed.
+    Then replacing it by the operator that returns a new tensor (the pass `remove_in_place`) is
+    not enough, and torch.export's own, slower, functionalization is needed.
     """
     for node in filter(mutates, graph.nodes):
         others = _aliases(node.args[0], node)
@@ -121,7 +121,7 @@ def _sources(nodes: set[fx.Node]) -> set[fx.Node]:
 
 
 def evaluated(module: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """What a node of tensors, factories and `values` gives."""
+    """The value of a node of tensors, factories and `values`."""
 
     def value(n: fx.Node) -> Any:
         if n in values:

@@ -211,7 +211,7 @@ class GraphEmitter:
         return self.floats[node]
 
     def is_integers(self, node: fx.Node) -> bool:
-        """Whether a node of the quantized graph gives integers."""
+        """Whether the value of a node of the quantized graph is integers."""
         return node in self.integers
 
     def is_integers_only(self, node: Argument) -> bool:

@@ -20,7 +20,7 @@ class NodeBuilder:
         values = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
         return self.node(target, args, kwargs, target(*values[0], **values[1]))
 
-    def node(self, target: Any, args: tuple, kwargs: dict[str, Any], val: Any) -> fx.Node:
+    def node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], val: Any) -> fx.Node:
         """A call whose value, for its shape, is known."""
         node = self.graph.call_function(target, args, kwargs)
         node.meta = self.meta | {"val": val}

@@ -8,10 +8,8 @@ from torch import fx, nn
 
 def operator_name(node: fx.Node) -> str:
     """ "conv2d" for aten.conv2d.default, "getitem" for a function, a method's or module's name."""
-    packet = getattr(node.target, "overloadpacket", None)
-    if packet is not None:
-        return packet.__name__
-    return getattr(node.target, "__name__", str(node.target))
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", packet))
 
 
 def describe(node: fx.Node) -> str:

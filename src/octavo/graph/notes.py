@@ -3,8 +3,6 @@
 They travel with a node when a graph is copied, as the shapes of torch.export do.
 """
 
-from typing import Any
-
 from torch import Tensor, fx
 
 _FOLDED = "octavo_batch_norm_folded"
@@ -25,7 +23,7 @@ def has_folded_batch_norm(node: fx.Node) -> bool:
 
 def trained_statistics(node: fx.Node) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation of each output channel in training, where a batch norm knew."""
-    found: Any = node.meta.get(_TRAINED)
+    found: tuple[Tensor, Tensor] | None = node.meta.get(_TRAINED)
     return found
 
 

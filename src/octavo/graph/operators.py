@@ -74,25 +74,26 @@ class Operator:
 
 
 def _conv(out: Tensor, inputs: list[Any]) -> int:
-    return out.numel() * math.prod(inputs[1].shape[1:])
+    return int(out.numel() * math.prod(inputs[1].shape[1:]))
 
 
 def _conv_transpose(out: Tensor, inputs: list[Any]) -> int:
-    return inputs[0].numel() * math.prod(inputs[1].shape[1:])
+    return int(inputs[0].numel() * math.prod(inputs[1].shape[1:]))
 
 
 def _linear(out: Tensor, inputs: list[Any]) -> int:
-    return out.numel() * inputs[1].shape[-1]
+    return int(out.numel() * inputs[1].shape[-1])
 
 
 def _matmul(out: Tensor, inputs: list[Any]) -> int:
-    return out.numel() * inputs[0].shape[-1]
+    return int(out.numel() * inputs[0].shape[-1])
 
 
 def _recurrent(inputs: list[Any], states: int) -> int:
     """Every step multiplies with every weight: x is (time, batch, features) in either order."""
     x, weights = inputs[0], inputs[1 + states :]
-    return x.shape[:-1].numel() * sum(w.numel() for w in weights if w.dim() == 2)
+    steps = int(x.shape[:-1].numel())
+    return steps * int(sum(w.numel() for w in weights if w.dim() == 2))
 
 
 def _lstm(out: Any, inputs: list[Any]) -> int:
@@ -302,7 +303,7 @@ def output_axis(layer: fx.Node) -> int:
 def has_batch(layer: fx.Node) -> bool:
     """Whether a layer, whose weight is args[1], is called on a batch of samples."""
     rank, of_weight = value_of(layer).dim(), value_of(layer.args[1]).dim()
-    return rank > 1 if of_weight == 2 else rank == of_weight
+    return bool(rank > 1 if of_weight == 2 else rank == of_weight)
 
 
 def multiply_adds(node: fx.Node, output: Any, inputs: list[Any]) -> int:

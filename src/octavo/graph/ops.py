@@ -53,16 +53,16 @@ _lib.impl("quantize", _quantize, "CompositeExplicitAutograd")
 _lib.impl("dequantize", _dequantize, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("octavo::quantize", lib=_lib)
-def _(x, scale, zero_point, qmin, qmax, dtype, axis=None):
-    return torch.empty_like(x, dtype=dtype)
-
-
-@torch.library.register_fake("octavo::dequantize", lib=_lib)
-def _(q, scale, zero_point=None, axis=None):
-    return torch.empty_like(q, dtype=scale.dtype)
-
-
+torch.library.register_fake(
+    "octavo::quantize",
+    lambda x, scale, zero_point, qmin, qmax, dtype, axis=None: torch.empty_like(x, dtype=dtype),
+    lib=_lib,
+)
+torch.library.register_fake(
+    "octavo::dequantize",
+    lambda q, scale, zero_point=None, axis=None: torch.empty_like(q, dtype=scale.dtype),
+    lib=_lib,
+)
 for _name in _HINTS:
     _lib.define(f"{_name}({_INTEGERS}) -> Tensor")
     _lib.impl(_name, _hint, "CompositeExplicitAutograd")

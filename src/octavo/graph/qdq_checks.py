@@ -31,7 +31,8 @@ def scale_faults(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str
 
 
 def _faults(node: fx.Node, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    names = (argument.name for argument in node.target._schema.arguments)
+    target: Any = node.target
+    names = (argument.name for argument in target._schema.arguments)
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     scale, zero_point = (_tensor(given.get(name), tensors) for name in ("scale", "zero_point"))
     if scale is not None and not _is_positive(scale):

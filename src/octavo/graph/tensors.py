@@ -15,13 +15,14 @@ def attribute(module: nn.Module, path: Any) -> Any:
 
 
 def value_of(node: Any) -> Any:
-    """What a node gives, as a tensor (or size, or list) without data, known since capture."""
+    """A node's value, as a tensor (or size, or list) without data, known since capture."""
     return node.meta["val"]
 
 
 def constant(module: nn.Module, node: Any) -> Tensor:
     """The tensor that a get_attr node stands for, detached."""
-    return attribute(module, node.target).detach()
+    value: Tensor = attribute(module, node.target)
+    return value.detach()
 
 
 def is_constant(node: Any) -> bool:

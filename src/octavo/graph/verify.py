@@ -9,6 +9,7 @@ import operator
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx
@@ -48,21 +49,24 @@ def graph_text(graph: fx.Graph) -> str:
     for node in graph.nodes:
         if node.op == "get_attr":
             continue
-        args, kwargs = fx.map_arg((node.args, node.kwargs), _Name)
+        args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), _named)
         given = ", ".join([*map(str, args), *(f"{k}={v}" for k, v in kwargs.items())])
         called = "input" if node.op == "placeholder" else f"{operator_name(node)}({given})"
         lines.append(f"return {given}" if node.op == "output" else f"{node.name} = {called}")
     return "\n".join(lines)
 
 
-class _Name:
-    """A node as text: its name, or the path of the tensor that it stands for."""
+def _named(arg: Any) -> Any:
+    """A node as its name, or as the path of the tensor that it stands for."""
+    if isinstance(arg, fx.Node):
+        return _Text(arg.target if arg.op == "get_attr" else arg.name)
+    return arg
 
-    def __init__(self, node: fx.Node) -> None:
-        self.text = str(node.target if node.op == "get_attr" else node.name)
 
-    def __repr__(self) -> str:
-        return self.text
+class _Text(str):
+    """A name that is printed without quotes inside a list."""
+
+    __repr__ = str.__str__
 
 
 def _faults(module: fx.GraphModule, stage: str) -> Iterator[str]:

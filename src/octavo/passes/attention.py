@@ -13,7 +13,7 @@ aten = torch.ops.aten
 def expand_attention(module: fx.GraphModule) -> None:
     """softmax(q @ k.T * scale + mask) @ v, with groups of heads and a causal mask spelt out.
 
-    A key that a mask blocks has exactly no weight; a query whose keys are all blocked gives
+    A key that a mask blocks has exactly no weight; a query whose keys are all blocked yields
     zeros, as PyTorch's own kernel does.
     """
     for node in module.graph.nodes:

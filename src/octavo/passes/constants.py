@@ -21,7 +21,7 @@ def fold_constants(module: fx.GraphModule) -> None:
     """get_attr -> permute -> ... becomes one get_attr of the result.
 
     Values written to by the model (state), random values and ones that would take much more
-    room than their inputs stay computed.
+    memory than their inputs stay computed.
     """
     state = {n.args[0].target for n in module.graph.nodes if mutates(n)}
     for node in module.graph.nodes:
@@ -34,8 +34,8 @@ def fold_constants(module: fx.GraphModule) -> None:
             continue
         result = evaluated(module, node, {})
         read = sum(attribute(module, n.target).numel() for n in inputs)
-        room = LARGEST_GROWTH * read + ALWAYS_FINE
-        if isinstance(result, Tensor) and result.numel() <= room:
+        most = LARGEST_GROWTH * read + ALWAYS_FINE
+        if isinstance(result, Tensor) and result.numel() <= most:
             _replace(module, node, result)
         elif isinstance(result, list | tuple) and all(isinstance(r, Tensor) for r in result):
             for part in [u for u in node.users if u.target is operator.getitem]:

@@ -35,7 +35,7 @@ def split_packed_linears(module: fx.GraphModule) -> None:
 
 
 def _parts(node: fx.Node) -> list[fx.Node]:
-    """The nodes that take a part of what a linear layer gives; none, if others read it too."""
+    """The nodes that take a part of a linear layer's output; none, if others read it too."""
     found: list[fx.Node] = []
     for user in node.users:
         if user.target in (aten.select.int, aten.slice.Tensor, operator.getitem):

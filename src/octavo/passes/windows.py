@@ -13,7 +13,7 @@ aten = torch.ops.aten
 def repeat_window_masks(module: fx.GraphModule) -> None:
     """(scores.view(n, windows, ...) + mask).view(scores.shape) -> scores + mask.repeat(n, ...).
 
-    Scores stay between their two matrix products, as an engine's fused attention wants them.
+    Scores stay between their two matrix products, as an engine's fused attention expects them.
     """
     for node in module.graph.nodes:
         if (found := _masked(node)) is not None:
@@ -43,7 +43,7 @@ def _masked(node: fx.Node) -> tuple[fx.Node, fx.Node, Any] | None:
 
 
 def _reshape(node: Any) -> tuple[Any, list[Any]]:
-    """What a reshape reads, and the sizes it gives; None for any other node."""
+    """The input of a reshape and its sizes; None for any other node."""
     if not isinstance(node, fx.Node) or node.target is not aten.reshape.default:
         return None, []
     x, sizes = node.args

@@ -1,7 +1,7 @@
 """Fallback: turn the most sensitive sites float, as few as it takes to reach a goal.
 
 The goal is the output's SQNR, never below `Config.min_sqnr` (a collapsed model is not returned),
-or the number that a user's own evaluation gives.
+or the number that a user's own evaluation returns.
 """
 
 from __future__ import annotations

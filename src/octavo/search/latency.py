@@ -125,7 +125,7 @@ def _shape(sites: Sites, node: fx.Node) -> str:
 
 
 def _shape_text(node: fx.Node) -> str:
-    """The shape of what a site gives, free sizes as "*": "*x64x56x56"."""
+    """The shape of a site's output, free sizes as "*": "*x64x56x56"."""
     value = node.meta.get("val")
     sizes = value.shape if isinstance(value, Tensor) else ()
     return "x".join(str(d) if type(d) is int else "*" for d in sizes)

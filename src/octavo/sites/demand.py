@@ -21,7 +21,7 @@ class Demand:
     parents: union-find over values that share scale and zero_point; see `group_of`.
     may_be_signed: values that only matrix products read, which take int8 as well as uint8:
         OpenVINO adds to and convolves int8 activations less reliably.
-    hints: values that convolutions give to float operators alone, on the way to integers again:
+    hints: convolution outputs that only float operators read, before integers again:
         engines whose kernels return integers only may round them.
     """
 

@@ -153,7 +153,7 @@ def _matches_one(node: fx.Node, element: Any, modules: Mapping[str, nn.Module]) 
         return node.op == "call_module" and isinstance(modules[str(node.target)], element)
     if callable(element):
         return node.op == "call_function" and node.target is element
-    return node.target == element
+    return bool(node.target == element)
 
 
 def find_matches(

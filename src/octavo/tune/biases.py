@@ -1,4 +1,4 @@
-"""Bias correction: quantization shifts the mean of a channel; its bias takes the shift back.
+"""Bias correction: quantization shifts the mean of a channel; its bias is changed to correct it.
 
 Site by site in graph order, each with inputs that earlier corrections have reached already (Nagel
 et al. 2019, arXiv 1906.04721, section 4.2, measured rather than derived). What is made equal is

@@ -1,4 +1,4 @@
-"""Where a scale per channel may move: values that only pass it on, between layers that take it in.
+"""Where a scale per channel may move: values that pass it on, between layers that absorb it.
 
 A group is closed: all that makes one of its values can be divided by the scale, all that reads
 one can be multiplied by it, and what lies between (relu, adds, pools) carries it along. Found by
@@ -29,7 +29,7 @@ class Group:
 
 
 def find_groups(graph: fx.Graph) -> list[Group]:
-    """Every closed group of a tidied graph, in its order."""
+    """Every closed group of a graph, in its order."""
     reads = _reads(graph)
     seen: set[fx.Node] = set()
     groups = []
@@ -46,7 +46,7 @@ def find_groups(graph: fx.Graph) -> list[Group]:
 
 
 def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
-    """What linear layers read outside the closed groups: nothing takes the scale in before them."""
+    """What linear layers read outside the closed groups: nothing absorbs the scale before them."""
     reads = _reads(graph)
     taken = {value for group in closed for value in group.values}
     groups = []
@@ -70,9 +70,9 @@ def _reads(graph: fx.Graph) -> Counter[str]:
 
 def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:
     """Gather all that shares the scale of `start`; False if something would not carry it."""
-    waiting = [(start, axis)]
-    while waiting:
-        value, axis = waiting.pop()
+    pending = [(start, axis)]
+    while pending:
+        value, axis = pending.pop()
         if value in group.values:
             if group.values[value] != axis:
                 return False
@@ -84,7 +84,7 @@ def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:
         if _made_along(value) == axis and _alone(value, reads):
             group.producers[value] = None
         elif before is not None:
-            waiting += [(n, before) for n in carried(value)]
+            pending += [(n, before) for n in carried(value)]
         else:
             return False
         for user in value.users:
@@ -92,7 +92,7 @@ def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:
             if _consumes(user, value, axis) and _alone(user, reads):
                 group.consumers[user] = None
             elif after is not None and value in carried(user):
-                waiting.append((user, after))
+                pending.append((user, after))
             else:
                 return False
     return True
@@ -114,7 +114,7 @@ def _alone(layer: fx.Node, reads: Counter[str]) -> bool:
 
 
 def _made_along(node: fx.Node) -> Axis:
-    """The channel axis of what a layer gives; None for what is no layer."""
+    """The channel axis of a layer's output; None for any other operator."""
     if is_operator(node, "layer_norm"):
         normalized: Any = node.args[1]
         return value_of(node).dim() - 1 if len(normalized) == 1 else None
@@ -149,7 +149,7 @@ def carried(node: fx.Node) -> list[fx.Node]:
 
 
 def _axis_after(node: fx.Node, axis: int) -> Axis:
-    """The channel axis of what an operator gives, for that of what it reads."""
+    """The channel axis of an operator's output, from that of its input."""
     channels = operator_of(node).channels
     return channels(node, axis) if channels else None
 

@@ -81,7 +81,7 @@ class Channels:
     count = 0
 
     def add(self, value: Tensor, axis: int) -> None:
-        """Take in one tensor."""
+        """Add one tensor."""
         flat = value.movedim(axis, 0).flatten(1).float()
         if not self.count:
             self.low = self.high = self.total = self.squares = flat.new_zeros(len(flat))
@@ -228,7 +228,7 @@ def _divide(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
         divided = NodeBuilder(module.graph, value).node(
             aten.div.Tensor, (value, value), {}, value.meta["val"]
         )
-    note_float_reason(divided, "gives each channel the same range, for the layers that read it")
+    note_float_reason(divided, "scales channels to the same range, for the layers that read it")
     divided.args = (value, _new(module, divided, "scale", scale))
     for layer in group.consumers:
         layer.replace_input_with(value, divided)

@@ -57,8 +57,7 @@ def tune_layers(
 ) -> Emission:
     """The same graph emitted anew and tuned, layer by layer in graph order.
 
-    Each layer gets the inputs that the layers before it, tuned, give; the methods change it in
-    turn. batches: flat inputs, a few dozen samples; memory is that of one forward pass of them
+    Each layer reads the outputs of the layers before it as tuned; the methods change it in turn. batches: flat inputs, a few dozen samples; memory is that of one forward pass of them
     all together, and of another where biases are corrected.
     """
     tuned = emission.again()

@@ -22,7 +22,7 @@ METHODS: dict[str, tuple[str, Method]] = {
     "round_weights": ("weight rounding", round_weights),
     "correct_biases": ("bias correction", correct_biases),
 }
-# In dB, on the samples measured on: equalized channels have less room for what is unlike them.
+# In dB, on the samples measured on: equalized ranges are tighter, and fit unusual inputs less well.
 EQUALIZED_GAINS = 0.5
 TRIAL_SAMPLES = 8  # tuned on and measured on to see that
 

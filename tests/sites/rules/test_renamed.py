@@ -37,7 +37,7 @@ def test_a_rule_with_every_old_name():
     assert any("Old.wants is called quantized_inputs" in message for message in told)
     assert caught[0].filename == __file__
     assert Old.passthrough and Old.undemanded_reason == "nobody asked"
-    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    net = nn.Sequential(nn.Linear(6, 5), nn.Softmax(1), nn.Linear(5, 3))
     quantizer, module = quantize(net, {nn.Linear: Old})
     verdicts = [site.verdict for site in quantizer.emission.sites.values()]
     assert verdicts == [

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from ...graph.operators import has_batch
 from ...graph.qparams import ACTIVATION, QSpec
-from ...graph.tensors import attribute, is_constant
+from ...graph.tensors import constant, is_constant
 from .renamed import accept_old_names
 
 
@@ -33,7 +33,7 @@ class Context:
 
     def tensor(self, node: fx.Node) -> Tensor:
         """The tensor that a get_attr node stands for."""
-        return attribute(self.module, node.target)
+        return constant(self.module, node)
 
 
 class Emitter(Protocol):
@@ -207,7 +207,7 @@ class PassThrough(Rule):
         return [n for n in self.operator.all_input_nodes[:1] if n.op != "get_attr"]
 
     def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
-        """Its input, if and only if its own reader wants integers."""
+        """Its input, if and only if its own reader reads integers."""
         return self.activations() if output_demanded else []
 
     def emit(self, emitter: Emitter) -> Any:
