@@ -18,7 +18,7 @@ test: $(VENV)/dev
 	$(VENV)/bin/python -m pytest
 
 bench: $(VENV)/bench
-	$(VENV)/bin/python benchmarks/peers.py
+	$(VENV)/bin/python -m benchmarks.peers
 
 $(VENV)/%: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

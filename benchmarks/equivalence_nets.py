@@ -113,9 +113,9 @@ def images(channels: int, side: int, batch: int, seed: int) -> Call:
 
 def photos(side: int, batch: int, seed: int) -> Call:
     """Random images with, like photos, more contrast in coarse than in fine structure."""
-    from . import peer_models
+    from . import random_models
 
-    return (next(peer_models.images(batch, batch, seed, side)),), {}
+    return (next(random_models.images(batch, batch, seed, side)),), {}
 
 
 def tokens(words: int, length: int, batch: int, seed: int) -> Call:
@@ -178,16 +178,16 @@ def tests_inputs(name: str, batch: int, seed: int) -> Call:
 
 def peer(name: str, side: int) -> nn.Module:
     """A model of torchvision or BERT, with random weights, that behaves like a trained one."""
-    from . import peer_models
+    from . import random_models
 
     if name == "bert_base":
-        return peer_models.BertEncoder()
+        return random_models.BertEncoder()
     arguments = {"image_size": side} if name.startswith("vit") else {}
-    model = peer_models.torchvision.models.get_model(name, weights=None, **arguments).eval()
+    model = random_models.torchvision.models.get_model(name, weights=None, **arguments).eval()
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():  # heads of transformers
             nn.init.normal_(module.weight, std=0.02)
-    return peer_models.settle_batch_norms(model, (photos(side, 4, seed) for seed in range(3)))
+    return random_models.settle_batch_norms(model, (photos(side, 4, seed) for seed in range(3)))
 
 
 # ---- networks of its own

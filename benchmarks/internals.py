@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor, fx, nn
 
 import octavo
 from octavo.calibrate.data import calls
+from octavo.calibrate.ranges import Ranges
+from octavo.convert import Emission, QuantizedWeights, convert
 from octavo.graph import ops
 from octavo.graph.names import full_name, own_path
-from octavo.graph.tensors import attribute, new_attribute
+from octavo.graph.tensors import constant, new_attribute
 from octavo.metrics import Noise
-from octavo.quantizer import Quantizer
+from octavo.quantize import finish, prepare
 from octavo.search.sensitivity import rounding_noise
-from octavo.stages import Calibration
 from octavo.tune.biases import correct_biases
 from octavo.tune.layerwise import tune_layers
 from octavo.tune.rounding import round_weights
@@ -59,58 +61,70 @@ class ErrorSources(NamedTuple):
     rounding_noise: list[tuple[str, float]]
 
 
+@torch.no_grad()
 def error_sources(model: nn.Module, batches: Iterable[Any], config: octavo.Config) -> ErrorSources:
     """Quantize a model in these three ways, each tuned as the configuration says."""
-    quantizer = Quantizer(model, config=config)
-    data = list(calls(batches, model))
-    with torch.no_grad():
-        quantizer.capture(*data[:2])
-        calibration = Calibration(quantizer)
-        for call in data:
-            calibration.observe(call)
-        int8 = calibration.finish()
-    weights, activations = (_partly_int8(calibration, part) for part in ("weights", "activations"))
-    return ErrorSources(int8, weights, activations, _rounding_noise(calibration))
+    data = calls(batches, model)
+    prepared = prepare(model, data, config)
+    ranges = Ranges(prepared.sites)
+    for call in (*prepared.taken, *data):
+        ranges.observe(prepared.graph.flatten(*call))
+    weights = QuantizedWeights(prepared.graph.module, prepared.sites.weight_spec)
+    emission, samples = convert(prepared.sites, ranges, weights), prepared.samples.tuning
+    noise, _, _ = rounding_noise(emission, samples)
+    return ErrorSources(
+        finish(prepared, ranges),
+        _tuned(emission, "weights", samples),
+        _tuned(emission, "activations", samples),
+        [(full_name(node), energy) for node, energy in noise.most_common()],
+    )
 
 
-def _partly_int8(calibration: Calibration, part: str) -> fx.GraphModule:
+def _tuned(emission: Emission, part: str, samples: Any) -> fx.GraphModule:
     """The graph with int8 weights only or with int8 activations only, tuned."""
-    quantizer = calibration.quantizer  # of the equalized graph, where that was kept
-    config, graph = quantizer.config, quantizer.quantize()
-    if part == "weights":
-        _remove_activation_rounding(graph)
-    else:
-        _restore_float_weights(quantizer, graph)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+    config = emission.sites.config
     methods = [round_weights] if part == "weights" and config.round_weights else []
     methods += [correct_biases] if config.correct_biases else []
-    tune_layers(quantizer, graph, calibration.evidence.tuning, *methods)
-    return graph
+    return tune_layers(PartlyInt8(**vars(emission), part=part), samples, *methods).module
 
 
-def _remove_activation_rounding(graph: fx.GraphModule) -> None:
-    for node in graph.graph.nodes:
+@dataclass(frozen=True)
+class PartlyInt8(Emission):
+    """An emission that, whenever it is emitted anew, has only its `part` in int8.
+
+    part: "weights" or "activations".
+    """
+
+    part: str
+
+    def again(self) -> Emission:
+        """The graph anew, partly in int8."""
+        emission = super().again()
+        graph = emission.module.graph
+        if self.part == "weights":
+            _remove_activation_rounding(graph)
+        else:
+            _restore_float_weights(emission)
+        graph.eliminate_dead_code()
+        emission.module.recompile()
+        return emission
+
+
+def _remove_activation_rounding(graph: fx.Graph) -> None:
+    for node in graph.nodes:
         rounds = node.target in (ops.quantize, *ops.HINTS)
         if rounds or (node.target is ops.dequantize and node.args[0].op != "get_attr"):
             node.replace_all_uses_with(node.args[0])
 
 
-def _restore_float_weights(quantizer: Quantizer, graph: fx.GraphModule) -> None:
-    for rule in quantizer.weighted_sites():
-        layer = quantizer.conversion.copies[rule.operator]
+def _restore_float_weights(emission: Emission) -> None:
+    source, graph = emission.sites.graph.module, emission.module
+    for rule in emission.sites.weighted():
+        if rule.root not in emission.copies:
+            continue
+        layer = emission.copies[rule.operator]
         for weight in rule.weights():
-            value = attribute(quantizer.module, weight.target).detach()
             with graph.graph.inserting_before(layer):
                 path = own_path("unrounded", layer.name, weight.name)
-                new = new_attribute(graph, path, value)
+                new = new_attribute(graph, path, constant(source, weight))
             layer.replace_input_with(layer.args[rule.operator.args.index(weight)], new)
-
-
-def _rounding_noise(calibration: Calibration) -> list[tuple[str, float]]:
-    """Estimated on the samples tuned on, of the graph with all weights and activations in int8."""
-    quantizer = calibration.quantizer
-    quantizer.quantize()
-    of_values, _, _ = rounding_noise(quantizer, calibration.evidence.tuning)
-    nodes = {n.name: n for n in quantizer.graph.nodes}
-    return [(full_name(nodes[name]), energy) for name, energy in of_values.most_common()]

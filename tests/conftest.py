@@ -1,8 +1,13 @@
+import os
+
 import pytest
 import torch
 
 import octavo
 from networks import calls, make
+
+
+os.environ["OCTAVO_DEBUG"] = "1"  # every stage's graph is verified
 
 
 @pytest.fixture(autouse=True)

@@ -14,18 +14,18 @@ OBSERVER_NAMES = ("minmax", "moving_average", "percentile", "mse", "entropy")
 class Config:
     """How to quantize. The defaults are right for most models: the preset "balanced".
 
-    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of each
-        batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared error) or
-        "entropy" (least KL divergence, as in TensorRT; clips most).
-    keep_float: sites that stay float. Each entry is a module path ("head", "blocks.*.mlp"; it stands
-        for all that is inside), a module type (`nn.LayerNorm` or "LayerNorm"), an operator
+    observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of
+        each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
+        error) or "entropy" (least KL divergence, as in TensorRT; clips most).
+    keep_float: sites that stay float. Each entry is a module path ("head", "blocks.*.mlp"; it
+        stands for all that is inside), a module type (`nn.LayerNorm` or "LayerNorm"), an operator
         ("conv2d"), a regular expression ("re:layer[34].*"), or a site's name or number in the
         report. An entry that matches nothing is an error.
     min_sqnr: in dB. Where the SQNR of the output on calibration data is lower, the sites that cause
         most of the noise fall back to float, with a warning. 0 turns this off.
     target_sqnr: in dB. Keep as few sites float as it takes for the output to reach this SQNR.
-    optimize: "size" (int8 wherever a rule allows it) or "latency": measure on this machine, and keep
-        float what makes the whole model slower as int8. Takes some seconds.
+    optimize: "size" (int8 wherever a rule allows it) or "latency": measure on this machine, and
+        keep float what makes the whole model slower as int8. Takes some seconds.
     equalize: give the channels of a value similar ranges, by moving a scale per channel from the
         layers before it into those after it. Done where a trial on a few samples shows a gain.
     correct_biases: correct the shift that quantization causes in the mean of each channel. Kept

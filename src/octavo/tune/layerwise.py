@@ -57,8 +57,9 @@ def tune_layers(
 ) -> Emission:
     """The same graph emitted anew and tuned, layer by layer in graph order.
 
-    Each layer reads the outputs of the layers before it as tuned; the methods change it in turn. batches: flat inputs, a few dozen samples; memory is that of one forward pass of them
-    all together, and of another where biases are corrected.
+    Each layer reads the outputs of the layers before it as tuned; the methods change it in turn.
+    batches: flat inputs, a few dozen samples; memory is that of one forward pass of them all
+    together, and of another where biases are corrected.
     """
     tuned = emission.again()
     runner = LayerwiseRunner(tuned.module, batches)
