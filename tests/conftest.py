@@ -6,7 +6,6 @@ import torch
 import octavo
 from networks import calls, make
 
-
 os.environ["OCTAVO_DEBUG"] = "1"  # every stage's graph is verified
 
 

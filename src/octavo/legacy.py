@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -27,19 +27,6 @@ from .sites.patterns import Handler, Pattern
 from .sites.rules.base import Context, Emitter, Rule
 from .sites.sites import Sites
 
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class HandlerQuantizer(Protocol):
-        """What this module asks of the `Quantizer` that it serves."""
-
-        model: nn.Module
-        patterns: Mapping[Pattern, Handler]
-        quant_ctor: Any
-        config: Any
-        sites: Sites | None
-        adapter: Adapter
-
 
 def traced(model: nn.Module) -> fx.GraphModule:
     """The model's graph of modules and functions; a copy, since handlers may replace modules."""
@@ -53,7 +40,7 @@ class DefaultQuant:
     Override `qparams` to choose scale and zero_point otherwise.
     """
 
-    def __init__(self, quantizer: HandlerQuantizer, node: fx.Node) -> None:
+    def __init__(self, quantizer: Any, node: fx.Node) -> None:
         self.quantizer, self.node = quantizer, node
         self.observer = make_observer(quantizer.config.observer)
         self.all_tensors = True
@@ -89,9 +76,7 @@ class DefaultQuant:
 class HandlerRule(Rule):
     """The site of a handler: it reads all its inputs as integers, and what it emits is integers."""
 
-    def __init__(
-        self, handler_type: Handler, quantizer: HandlerQuantizer, nodes: Sequence[fx.Node]
-    ) -> None:
+    def __init__(self, handler_type: Handler, quantizer: Any, nodes: Sequence[fx.Node]) -> None:
         super().__init__(nodes)
         self.quantizer = quantizer
         self.handler = handler_type(quantizer, nodes[-1])
@@ -115,9 +100,12 @@ class HandlerRule(Rule):
 
 
 class Adapter:
-    """Runs the stages of a `Quantizer` with handlers and quants in the original's form."""
+    """Runs the stages of a `Quantizer` with handlers and quants in the original's form.
 
-    def __init__(self, quantizer: HandlerQuantizer) -> None:
+    quantizer: the `Quantizer` that it serves, typed loosely since that module imports this one.
+    """
+
+    def __init__(self, quantizer: Any) -> None:
         self.quantizer = quantizer
         types = list(quantizer.patterns.values())
         rules = [isinstance(t, type) and issubclass(t, Rule) for t in types]

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from ..errors import CaptureError
+from ..graph.verify import checkpoint
 from .float_graph import FloatGraph
 from .inplace import evaluate_writes, mutates_views
 from .signature import Call, Signature, bound_arguments, input_form
@@ -71,6 +72,7 @@ def capture(
         module = _flat_module(program.run_decompositions({}), constants)
     values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
     signature = dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
+    checkpoint(module, "capture")
     return FloatGraph(module, signature)
 
 

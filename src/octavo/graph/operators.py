@@ -12,7 +12,7 @@ import enum
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,18 +155,18 @@ def _another_axis(node: fx.Node, axis: int) -> Axis:
 # ---- the table
 
 
-def _layers() -> Iterable[Operator]:
+def _of_each_size(name: str, module: str, **known: Any) -> Iterator[Operator]:
+    """The rows of an operator and its module in 1, 2 and 3 dimensions, which "%d" stands for."""
+    for d in (1, 2, 3):
+        yield Operator(name % d, (getattr(nn, module % d),), **known)
+
+
+def _layers() -> Iterator[Operator]:
     """Operators with a constant weight, and products."""
-    for d, (conv, transposed) in enumerate(
-        (
-            (nn.Conv1d, nn.ConvTranspose1d),
-            (nn.Conv2d, nn.ConvTranspose2d),
-            (nn.Conv3d, nn.ConvTranspose3d),
-        ),
-        1,
-    ):
-        yield Operator(f"conv{d}d", (conv,), weight_axis=0, macs=_conv)
-        yield Operator(f"conv_transpose{d}d", (transposed,), weight_axis=1, macs=_conv_transpose)
+    yield from _of_each_size("conv%dd", "Conv%dd", weight_axis=0, macs=_conv)
+    yield from _of_each_size(
+        "conv_transpose%dd", "ConvTranspose%dd", weight_axis=1, macs=_conv_transpose
+    )
     yield Operator("linear", (nn.Linear,), weight_axis=0, macs=_linear)
     yield Operator("matmul", macs=_matmul)
     yield Operator("bmm", macs=_matmul)
@@ -174,40 +174,33 @@ def _layers() -> Iterable[Operator]:
     yield Operator("baddbmm", macs=_linear)
 
 
-def _activations() -> Iterable[Operator]:
+def _activations() -> Iterator[Operator]:
     """What engines fuse into the layer before it, and other functions of single values."""
-    kind = Kind.ACTIVATION
-    yield Operator("relu", (nn.ReLU,), kind, channels=_same, elementwise=True)
-    yield Operator(
-        "hardtanh", (nn.Hardtanh, nn.ReLU6, F.relu6), kind, channels=_clip, elementwise=True
-    )
-    yield Operator("clamp", (), kind, channels=_clip)
-    yield Operator("clamp_min", (), kind)
-    yield Operator("leaky_relu", (nn.LeakyReLU,), kind, channels=_same, elementwise=True)
-    yield Operator("prelu", (nn.PReLU,), kind)
-    fused: tuple[tuple[str, type[nn.Module]], ...] = (
-        ("hardswish", nn.Hardswish),
-        ("silu", nn.SiLU),
-        ("gelu", nn.GELU),
-        ("sigmoid", nn.Sigmoid),
-        ("hardsigmoid", nn.Hardsigmoid),
-        ("tanh", nn.Tanh),
-    )
-    for name, module in fused:
-        yield Operator(name, (module,), kind, elementwise=True)
-    yield Operator("elu", (nn.ELU,), elementwise=True)
-    yield Operator("mish", (nn.Mish,), elementwise=True)
-    yield Operator("softplus", (nn.Softplus,), elementwise=True)
+    row = functools.partial(Operator, kind=Kind.ACTIVATION, elementwise=True)
+    yield row("relu", (nn.ReLU,), channels=_same)
+    yield row("hardtanh", (nn.Hardtanh, nn.ReLU6, F.relu6), channels=_clip)
+    yield row("clamp", channels=_clip, elementwise=False)  # its bounds may be tensors
+    yield row("clamp_min", elementwise=False)
+    yield row("leaky_relu", (nn.LeakyReLU,), channels=_same)
+    yield row("prelu", (nn.PReLU,), elementwise=False)  # a slope for each channel
+    yield row("hardswish", (nn.Hardswish,))
+    yield row("silu", (nn.SiLU,))
+    yield row("gelu", (nn.GELU,))
+    yield row("sigmoid", (nn.Sigmoid,))
+    yield row("hardsigmoid", (nn.Hardsigmoid,))
+    yield row("tanh", (nn.Tanh,))
+    yield row("elu", (nn.ELU,), kind=None)
+    yield row("mish", (nn.Mish,), kind=None)
+    yield row("softplus", (nn.Softplus,), kind=None)
 
 
-def _float_operators() -> Iterable[Operator]:
+def _float_operators() -> Iterator[Operator]:
     """What is best left in float between int8 operators."""
-    kind = Kind.NORMALIZATION
-    yield Operator("softmax", (nn.Softmax,), kind)
-    yield Operator("log_softmax", (nn.LogSoftmax,), kind)
-    yield Operator("layer_norm", (nn.LayerNorm,), kind)
-    yield Operator("group_norm", (nn.GroupNorm,), kind)
-    yield Operator("rms_norm", (), kind)
+    yield Operator("softmax", (nn.Softmax,), Kind.NORMALIZATION)
+    yield Operator("log_softmax", (nn.LogSoftmax,), Kind.NORMALIZATION)
+    yield Operator("layer_norm", (nn.LayerNorm,), Kind.NORMALIZATION)
+    yield Operator("group_norm", (nn.GroupNorm,), Kind.NORMALIZATION)
+    yield Operator("rms_norm", (), Kind.NORMALIZATION)
     yield Operator("batch_norm", (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
     yield Operator("instance_norm", (nn.InstanceNorm2d,))
     yield Operator("lstm", (nn.LSTM,), Kind.RECURRENT, macs=_lstm)
@@ -215,58 +208,56 @@ def _float_operators() -> Iterable[Operator]:
     yield Operator("rnn_tanh", (), Kind.RECURRENT, macs=_gru)
     yield Operator("rnn_relu", (), Kind.RECURRENT, macs=_gru)
     yield Operator("embedding", (nn.Embedding,))
-    yield Operator("dropout", (), channels=_same)
+    yield Operator("dropout", channels=_same)
 
 
-def _arithmetic() -> Iterable[Operator]:
+def _arithmetic() -> Iterator[Operator]:
     yield Operator("add", (operator.add, operator.iadd), channels=_sum_of_two)
     yield Operator("mul", (operator.mul, operator.imul))
     yield Operator("div", (operator.truediv,))
     yield Operator("cat", (torch.cat, torch.concat))
 
 
-def _pooling() -> Iterable[Operator]:
-    sizes = (
-        (nn.MaxPool1d, F.max_pool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d),
-        (nn.MaxPool2d, F.max_pool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-        (nn.MaxPool3d, F.max_pool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d),
+def _pooling() -> Iterator[Operator]:
+    for d, function in enumerate((F.max_pool1d, F.max_pool2d, F.max_pool3d), 1):
+        aliases = (getattr(nn, f"MaxPool{d}d"), function)
+        yield Operator(f"max_pool{d}d", aliases, Kind.REPEATING, channels=_spatial)
+    yield from _of_each_size("avg_pool%dd", "AvgPool%dd", kind=Kind.REDUCTION, channels=_spatial)
+    yield from _of_each_size(
+        "adaptive_avg_pool%dd", "AdaptiveAvgPool%dd", kind=Kind.REDUCTION, channels=_spatial
     )
-    reduction = functools.partial(Operator, kind=Kind.REDUCTION, channels=_spatial)
-    for d, (largest, function, average, adaptive) in enumerate(sizes, 1):
-        yield Operator(f"max_pool{d}d", (largest, function), Kind.REPEATING, channels=_spatial)
-        yield reduction(f"avg_pool{d}d", (average,))
-        yield reduction(f"adaptive_avg_pool{d}d", (adaptive,))
     yield Operator("adaptive_max_pool2d", (nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d))
     yield Operator("mean", (torch.mean,), Kind.REDUCTION, channels=_mean)
     yield Operator("sum", (torch.sum,), Kind.REDUCTION)
-    yield reduction("upsample_bilinear2d")
+    yield Operator("upsample_bilinear2d", (), Kind.REDUCTION, channels=_spatial)
 
 
-def _moves() -> Iterable[Operator]:
+def _moves() -> Iterator[Operator]:
     """What moves, copies or selects values."""
-    carrying = {"view": _view, "reshape": _view, "flatten": _view}
-    carrying |= {"slice": _another_axis, "select": _another_axis}
-    modules = {"flatten": nn.Flatten, "pixel_shuffle": nn.PixelShuffle}
-    modules |= {"pixel_unshuffle": nn.PixelUnshuffle}
+    row = functools.partial(Operator, kind=Kind.LAYOUT)
+    yield from (row(name, channels=_view) for name in ("view", "reshape"))
+    yield from (row(name, channels=_another_axis) for name in ("slice", "select"))
+    yield row("flatten", (nn.Flatten,), channels=_view)
+    yield row("pixel_shuffle", (nn.PixelShuffle,))
+    yield row("pixel_unshuffle", (nn.PixelUnshuffle,))
     for name in (
-        *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
-        *("permute", "transpose", "t", "movedim", "slice", "select", "narrow", "expand", "repeat"),
-        *("split", "split_with_sizes", "chunk", "unbind", "flip", "index_select"),
-        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "expand_as", "view_as"),
+        *("_unsafe_view", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t"),
+        *("movedim", "narrow", "expand", "expand_as", "view_as", "repeat", "flip", "index_select"),
+        *("channel_shuffle", *SEVERAL_OUTPUTS),
     ):
-        aliases = (modules[name],) if name in modules else ()
-        yield Operator(name, aliases, Kind.LAYOUT, channels=carrying.get(name))
+        yield row(name)
+    yield Operator("upsample_nearest2d", (), Kind.REPEATING, channels=_spatial)
     for name in (
-        *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "pad"),
-        *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d"),
+        *("upsample_nearest1d", "upsample_nearest3d", "pad", "constant_pad_nd"),
+        *("reflection_pad1d", "reflection_pad2d", "replication_pad2d"),
     ):
-        channels = _spatial if name == "upsample_nearest2d" else None
-        yield Operator(name, (), Kind.REPEATING, channels=channels)
-    yield Operator("clone", (), channels=_same)
-    yield Operator("contiguous", (), channels=_same)
+        yield Operator(name, (), Kind.REPEATING)
+    yield Operator("clone", channels=_same)
+    yield Operator("contiguous", channels=_same)
     yield Operator("roll")
 
 
+SEVERAL_OUTPUTS = ("split", "split_with_sizes", "chunk", "unbind")  # their output is a list
 OPERATORS: dict[str, Operator] = {
     row.name: row
     for group in (_layers, _activations, _float_operators, _arithmetic, _pooling, _moves)
@@ -274,7 +265,6 @@ OPERATORS: dict[str, Operator] = {
 }
 # module type or function -> the name of the operator it becomes
 ALIASES: dict[Any, str] = {a: row.name for row in OPERATORS.values() for a in row.aliases}
-SEVERAL_OUTPUTS = ("split", "split_with_sizes", "chunk", "unbind")  # their output is a list
 
 _UNKNOWN = Operator("")
 
