@@ -90,7 +90,7 @@ def test_checks_and_prints_as_the_variable_asks(monkeypatch, capsys, emitted):
     octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4), config="fast")
     printed = capsys.readouterr().err
     assert [f"---- after {s}" in printed for s in STAGES] == [True, True, False, True, False]
-    assert "linear = linear(input, weight, bias)" in printed
+    assert "linear = linear(input_1, weight, bias)" in printed
 
 
 def test_a_graph_as_text():

@@ -34,13 +34,13 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     [1]
     """
     if data is None or isinstance(data, str | bytes | int | float):
-        raise DataError(f"calibration data is {data!r}; pass {ACCEPTED}")
+        raise DataError(f"calibration data is {data!r}; give {ACCEPTED}")
     most = _positional(model)
     single = isinstance(data, Tensor | np.ndarray | tuple | Mapping)
     if isinstance(data, tuple) and most is not None and len(data) > most:
         single = not _are_batches(data)
     if not single and not isinstance(data, Iterable):
-        raise DataError(f"calibration data is a {type(data).__name__}; pass {ACCEPTED}")
+        raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
     count = 0
     for batch in [data] if single else data:
         call = _call(batch, most, count)
@@ -50,7 +50,7 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     if count == 0:
         raise DataError(
             "calibration data is empty: an iterable with no batches, or a generator that was "
-            "already used up. Pass a few hundred samples like those the model will see"
+            "already used up. Give a few hundred samples like those the model will see"
         )
 
 

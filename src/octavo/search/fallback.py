@@ -130,5 +130,5 @@ def _warn(sites: Sites, turned: Sequence[fx.Node], before: float, after: float) 
         f"{len(turned)} of its sites float it has {after:.1f} dB: {', '.join(paths)}. "
         "The report lists them; more or better calibration data may make this unnecessary",
         CollapseWarning,
-        stacklevel=5,  # the call of quantize, past its no_grad
+        stacklevel=6,  # the call of quantize, past its no_grad
     )
