@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import octavo
 from networks import NETWORKS, calls, make
 from octavo import CaptureError, DataError, OctavoError
+from octavo.graph import ops
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -218,3 +220,18 @@ def test_calls_without_a_batch_are_one_sample_each(shape):
     x = torch.randn(shape)
     assert octavo.sqnr(net(x), q(x)) > 25
     assert octavo.sqnr(q(x), q.compile()(x)) > 35
+
+
+@pytest.mark.parametrize("config", ["fast", "balanced"])
+@pytest.mark.parametrize("size", [2, 64])
+def test_every_batch_is_observed_however_large_the_first_ones_are(config, size):
+    """The largest value is in each batch in turn; the range always reaches it."""
+    net = nn.Linear(4, 2)
+    config = dataclasses.replace(octavo.PRESETS[config], observer="minmax")
+    for largest in range(4):
+        data = [torch.rand(size, 4) for _ in range(4)]
+        data[largest][0, 0] = 9.0
+        q = octavo.quantize(net, data, config=config)
+        (quantize,) = q.graph.find_nodes(op="call_function", target=ops.quantize)
+        scale = q.graph_module.get_buffer(quantize.args[1].target)
+        assert scale.item() == pytest.approx(9.0 / 255)

@@ -156,9 +156,10 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
     first = list(itertools.islice(data, 2))
     graph = run_passes(capture(model, *first[0], first[1:]))
     sites = match(graph, config=config)
+    rest = iter(first)
     samples, taken = keep_samples(
         graph,
-        itertools.chain(first, data),
+        itertools.chain(rest, data),
         sites.batched,
         config.tune_samples,
         config.measure_samples,
@@ -166,7 +167,7 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
     steps: tuple[Step, ...] = ()
     if config.equalize:
         sites, steps = equalize_if_better(sites, samples)
-    return Prepared(model, sites.graph, sites, samples, taken, steps)
+    return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 
 
 def finish(

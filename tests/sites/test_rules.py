@@ -410,3 +410,56 @@ def test_a_constant_stack_of_matrices_stays_float(operator):
     assert octavo.sqnr(q(x), q.compile()(x)) > 50
     (row,) = [r for r in q.report().rows if r.operator in ("matmul", "bmm")]
     assert (row.precision, "stack of matrices" in row.reason) == ("float", True)
+
+
+class Between(nn.Module):
+    """An operator between two convolutions."""
+
+    def __init__(self, fn):
+        super().__init__()
+        self.first, self.last, self.fn = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1), fn
+
+    def forward(self, x):
+        return self.last(self.fn(self.first(x).relu()))
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (5, 11)])
+def test_bilinear_interpolation_reads_and_gives_integers(align, size):
+    net = Between(lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=align))
+    q, x = quantize(net, torch.randn(8, 3, 8, 8)), torch.randn(3, 3, 8, 8)
+    row = rows(q)["upsample_bilinear2d"]
+    assert (row.precision, row.activation_bits) == ("int8", 8)
+    assert row.low <= 0 < row.high
+    assert octavo.sqnr(net(x), q(x)) > 30
+    for engine in ("openvino", "torch_int8", "onnxruntime"):
+        assert octavo.sqnr(q(x), q.compile(engine)(x)) > 35
+
+
+def test_a_sum_reads_and_gives_integers():
+    net = Between(lambda x: x.sum(dim=(2, 3), keepdim=True) / 8)
+    q, x = quantize(net, torch.randn(8, 3, 8, 8)), torch.randn(3, 3, 8, 8)
+    assert octavo.sqnr(net(x), q(x)) > 30
+    plain = Between(lambda x: x.sum(dim=(2, 3), keepdim=True))
+    q = quantize(plain, torch.randn(8, 3, 8, 8))
+    assert rows(q)["sum"].precision == "int8"
+    assert octavo.sqnr(plain(x), q(x)) > 30
+    for engine in ("openvino", "torch_int8", "onnxruntime"):
+        assert octavo.sqnr(q(x), q.compile(engine)(x)) > 35
+
+
+def test_a_sum_of_integers_stays_as_it_is():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(9, 6), nn.Linear(6, 2)
+
+        def forward(self, ids):
+            count = (ids > 0).sum(1, keepdim=True)
+            return self.head(self.embed(ids).sum(1) / count)
+
+    net, ids = Counted(), torch.randint(1, 9, (16, 5))
+    q = quantize(net, ids)
+    reasons = [r.reason for r in q.report().rows if r.operator == "sum"]
+    assert "its input is not a floating point tensor" in reasons
+    assert octavo.sqnr(net(ids), q(ids)) > 30
