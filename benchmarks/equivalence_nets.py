@@ -394,6 +394,8 @@ CASES: dict[str, Case] = {
         f"preset-{name}": fashion_case("vit", {"config": name}, batches=18)
         for name in ("fast", "balanced", "best")
     },
+    "large-batches": fashion_case("mobilenet", batches=4, size=64),
+    "one-batch": fashion_case("mobilenet", batches=1, size=64),
     "steps": tests_case("mobile", way=in_steps),
     "new-pattern": own_case(elus, IMAGES, way=with_a_new_pattern),
 }

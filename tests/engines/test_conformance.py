@@ -14,7 +14,7 @@ from octavo.engines.base import ENGINES
 
 # engine -> dB against the reference, over all networks
 LEAST_SQNR = {"onnxruntime": 35, "openvino": 33, "reference": 200, "torch_int8": 50}
-# onnxruntime rounds what convolutions give to float operators, here at each of many layers
+# onnxruntime requantizes convolution outputs that feed float operators, here at many layers
 OF_ONE_NETWORK = {("onnxruntime", "dense"): 33}
 
 

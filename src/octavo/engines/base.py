@@ -1,7 +1,7 @@
-"""What all engines share: the registry, and the callable that most of them return.
+"""What all engines share: the registry, and the callable that an engine returns.
 
-An engine is a function, entered by name. It takes a program (a `QuantizedModel`, or any graph with
-its signature) and options, and returns a callable with the signature's structure.
+An engine is a function registered under a name. It takes a program (a `QuantizedModel`, or any
+graph with its signature) and options, and returns a callable that is called like the model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import importlib
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from ..capture.signature import Signature
 from ..errors import EngineError
 
 
+@runtime_checkable
 class Program(Protocol):
-    """What an engine runs: a flat graph of ATen operators and the calls that it stands for."""
+    """What an engine compiles: a flat graph of ATen operators, and how the model is called."""
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -34,12 +35,12 @@ class Program(Protocol):
 
     @property
     def signature(self) -> Signature:
-        """How a call becomes flat tensors, and the flat outputs the model's."""
+        """Converts a call to the graph's inputs, and the graph's outputs to the model's."""
 
 
 @dataclass(frozen=True)
 class GraphProgram:
-    """A program that is no `QuantizedModel`: a float graph, or one that is still being tuned."""
+    """A program that is not a `QuantizedModel`: a float graph, or one that is still being tuned."""
 
     graph_module: fx.GraphModule
     signature: Signature
@@ -47,32 +48,34 @@ class GraphProgram:
 
 Engine = Callable[..., Callable[..., Any]]
 ENGINES: dict[str, Engine] = {}
-# Octavo's own, imported when first asked for: each registers itself.
+# Octavo's own engines: each module is imported on first use, and registers its engine.
 BUILT_IN = {
     "onnxruntime": "octavo.engines.onnx.engine",
     "openvino": "octavo.engines.openvino.engine",
     "reference": "octavo.engines.reference",
     "torch_int8": "octavo.engines.torch_int8.engine",
 }
+# Free sizes to try, other than the batch: some models accept only long inputs, some only short.
+LENGTHS = (2, 64, 4096)
 
 
 def register_engine(name: str) -> Callable[[Engine], Engine]:
-    """Decorator: enter an engine under `name`, for `QuantizedModel.compile(name)`.
+    """Decorator: register an engine under `name`, for `QuantizedModel.compile(name)`.
 
     >>> @register_engine("eager")
     ... def eager(model):
     ...     return model
     """
 
-    def enter(engine: Engine) -> Engine:
+    def register(engine: Engine) -> Engine:
         ENGINES[name] = engine
         return engine
 
-    return enter
+    return register
 
 
 def compile_program(program: Program, name: str = "openvino", **options: Any) -> Any:
-    """The program made ready by the engine `name`; raises EngineError if there is none."""
+    """Compile a program with the engine `name`; raises EngineError if there is no such engine."""
     if name in BUILT_IN and name not in ENGINES:
         importlib.import_module(BUILT_IN[name])
     if name not in ENGINES:
@@ -89,12 +92,47 @@ def compile_program(program: Program, name: str = "openvino", **options: Any) ->
 
 
 def compile_graph(module: fx.GraphModule, signature: Signature, **options: Any) -> Any:
-    """Any flat graph made ready by OpenVINO, the engine that graphs are tuned and timed for."""
+    """Compile any flat graph with OpenVINO, the engine that graphs are tuned and timed for."""
     return compile_program(GraphProgram(module, signature), "openvino", **options)
 
 
+def examples(
+    signature: Signature, lengths: Sequence[int] = LENGTHS
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Example inputs to try in turn: zeros, one set for each of `lengths`.
+
+    Without a free size other than the batch, all of them would be the same: there is only one.
+    """
+    has_free_length = any(None in shape[1:] for _, shape in signature.inputs)
+    for length in lengths if has_free_length else lengths[:1]:
+        yield signature.examples(length)
+
+
+@dataclass(frozen=True)
+class ProfiledOperator:
+    """One operator of a compiled model, as the engine executes it.
+
+    path: the module it comes from, "" for the model itself. A reorder counts to the module that
+        reads its output.
+    kind: "Convolution", "FullyConnected", "Reorder", "Subgraph" (several, compiled as one), ...
+    kernel: the engine's name of the kernel, such as "brgconv_avx512_I8".
+    reads, gives: data types of its first input and first output: "u8", "i8", "f32", ...
+    nodes: the nodes of the quantized graph that it computes, as module.path/node. With more than
+        one, they are fused.
+    milliseconds: time per call, averaged over the calls.
+    """
+
+    path: str
+    kind: str
+    kernel: str
+    reads: str
+    gives: str
+    nodes: tuple[str, ...]
+    milliseconds: float
+
+
 class EngineModel(ABC):
-    """Called like the model: torch tensors or numpy arrays in, torch tensors out."""
+    """A compiled model: called like the model; takes torch tensors or numpy arrays."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -110,10 +148,10 @@ class EngineModel(ABC):
         return self.signature.flatten(args, kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start a call and return at once; the Future's `result()` is what the call gives.
+        """Start a call and return at once; the Future's `result()` is the call's return value.
 
-        As many run at once as there are CPUs. Compiled with hint="throughput", OpenVINO gives
-        each some of them. The inputs must stay as they are until the result is there.
+        As many calls run at once as there are CPUs. Compiled with hint="throughput", OpenVINO
+        gives each call some of the CPUs. The inputs must not change until the result is ready.
 
         >>> import octavo, torch
         >>> fast = octavo.quantize(torch.nn.Linear(4, 2), torch.rand(8, 4)).compile()
@@ -130,6 +168,13 @@ class EngineModel(ABC):
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[Any]:
         """One inference on the flat tensors of a call."""
+
+    def profile(self, inputs: Sequence[torch.Tensor], rounds: int) -> list[ProfiledOperator] | None:
+        """The operators that a call on `inputs` executes, the most expensive first.
+
+        Times are averaged over `rounds` calls. None if the engine does not time its operators.
+        """
+        return None
 
     @property
     def in_pytorch(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import octavo
 from networks import NETWORKS, images
-from octavo.engines.onnx.graph import ACTIVATIONS, _domain, as_onnx_has_it
+from octavo.engines.onnx.graph import ACTIVATIONS, _domain, to_qdq
 from octavo.graph import ops
 from octavo.graph.tensors import attribute
 
@@ -39,6 +39,10 @@ def test_domains_by_hand(operator, low, high, expected):
     assert domain(operator, low, high) == pytest.approx(expected, abs=step / slope + 0.05)
 
 
+def test_no_domain_of_outputs_that_no_input_gives():
+    assert domain(aten.sigmoid.default, 2.0, 3.0) is None
+
+
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(ACTIVATIONS, key=str)),
@@ -53,13 +57,13 @@ def test_clipping_to_the_domain_changes_no_output_by_a_step(operator, low, high)
     step = (y.max() - y.min()).item() / 255
     if found is None or step == 0:
         return
-    grid = 0.002 * max(-low, high)  # of the domain's ends; slopes are at most 1.2
-    assert (operator(x.clamp(*found)) - y).abs().max() <= step + 1.2 * grid
+    spacing = 0.002 * max(-low, high)  # of the domain's ends; slopes are at most 1.2
+    assert (operator(x.clamp(*found)) - y).abs().max() <= step + 1.2 * spacing
 
 
 def graph_of(net, data):
     q = octavo.quantize(net.eval(), data, config=octavo.Config(min_sqnr=0))
-    return q, Counter(str(n.target) for n in as_onnx_has_it(q.graph_module).graph.nodes)
+    return q, Counter(str(n.target) for n in to_qdq(q.graph_module).graph.nodes)
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.Hardswish])
@@ -95,13 +99,13 @@ def test_convolutions_before_float_operators_are_rounded_to_their_observed_range
     q = octavo.quantize(
         net, data, config=octavo.Config(observer="minmax", equalize=False, correct_biases=False)
     )
-    told = q.graph.find_nodes(op="call_function", target=ops.requantize_hint)
-    assert [n.args[0].args[1].args[0].target for n in told] == ["a.weight_int8", "b.weight_int8"]
-    scale = attribute(q.graph_module, told[0].args[1].target)
+    hints = q.graph.find_nodes(op="call_function", target=ops.requantize_hint)
+    assert [n.args[0].args[1].args[0].target for n in hints] == ["a.weight_int8", "b.weight_int8"]
+    scale = attribute(q.graph_module, hints[0].args[1].target)
     seen = torch.stack([q_range(net.a, x) for x in data])
     width = seen[:, 1].max().clamp(min=0) - seen[:, 0].min().clamp(max=0)
     assert scale.item() == pytest.approx(width.item() / 255, rel=0.02)  # of int8 inputs' outputs
-    rounded = as_onnx_has_it(q.graph_module)
+    rounded = to_qdq(q.graph_module)
     before = len(q.graph.find_nodes(op="call_function", target=ops.quantize))
     after = len(rounded.graph.find_nodes(op="call_function", target=ops.quantize))
     assert after == before + 2
@@ -119,7 +123,7 @@ def test_the_model_itself_is_left_as_it_is():
     q = octavo.quantize(net, torch.randn(32, 4))
     before, x = q.graph_module.code, torch.randn(3, 4)
     expected = q(x)
-    as_onnx_has_it(q.graph_module)
+    to_qdq(q.graph_module)
     assert q.graph_module.code == before
     assert torch.equal(q(x), expected)
 
@@ -153,7 +157,7 @@ class Forced(fx.Interpreter):
 def test_every_operator_in_onnx_runtime_is_within_a_step_of_pytorchs(name, quantized, tmp_path):
     """On the same integers, so that no step travels from one operator to the next."""
     q, make_inputs = quantized(name)
-    path, graph = tmp_path / "m.onnx", as_onnx_has_it(q.graph_module)
+    path, graph = tmp_path / "m.onnx", to_qdq(q.graph_module)
     octavo.export(q, path)
     model = onnx.load(path)
     outputs = [o.name for o in model.graph.output]

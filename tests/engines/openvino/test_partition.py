@@ -9,7 +9,7 @@ import octavo
 from networks import calls, images, make, wrong_in_threads
 from octavo import CaptureError, EngineError, PartitionWarning
 from octavo.engines.openvino import partition as openvino_partition
-from octavo.engines.openvino.engine import CompiledModel
+from octavo.engines.openvino.compiled import CompiledModel
 from octavo.engines.openvino.partition import PartitionedModel
 
 
@@ -133,8 +133,8 @@ def test_it_agrees_with_the_reference_and_pytorch_runs_the_transform_alone(name)
         assert min(sqnrs(expected, fast(x))) > 35
         assert min(sqnrs(expected, fast(x.numpy()))) > 35
     assert set(fast.in_pytorch) == in_pytorch
-    crossing = {dtype for s in fast.stretches[1:] for dtype, _ in s.signature.inputs}
-    assert crossing <= {"float32", "int64", "bool"}  # never integers on a grid
+    crossing = {dtype for s in fast.segments[1:] for dtype, _ in s.signature.inputs}
+    assert crossing <= {"float32", "int64", "bool"}  # never quantized integers
 
 
 @pytest.mark.parametrize("name", ["spectrogram", "fnet"])
@@ -144,9 +144,9 @@ def test_int8_layers_are_openvinos_integer_kernels(name):
     fast(inputs(2))
     layers = [
         layer.get_rt_info()
-        for stretch in fast.stretches
-        if stretch.compiled is not None
-        for model in stretch.compiled.by_shape.values()
+        for segment in fast.segments
+        if segment.compiled is not None
+        for model in segment.compiled.by_shape.values()
         for layer in model.get_runtime_model().get_ordered_ops()
     ]
     kinds = [
@@ -200,14 +200,14 @@ def refuse(*_):
     raise EngineError("no")
 
 
-def test_a_stretch_that_cannot_be_built_runs_in_pytorch(fnet, monkeypatch):
+def test_a_segment_that_cannot_be_built_runs_in_pytorch(fnet, monkeypatch):
     monkeypatch.setattr(openvino_partition, "build", refuse)
     fast, x = compiled(fnet), torch.randn(3, 10, 16)
     assert {"a/linear", "c/linear_2"} < set(fast.in_pytorch)
     assert torch.equal(fast(x), fnet(x))
 
 
-def test_a_stretch_that_cannot_be_compiled_runs_in_pytorch(fnet, monkeypatch):
+def test_a_segment_that_cannot_be_compiled_runs_in_pytorch(fnet, monkeypatch):
     fast, x = compiled(fnet), torch.randn(3, 10, 16)
     monkeypatch.setattr(CompiledModel, "compiled", refuse)
     assert torch.equal(fast(x), fnet(x))
@@ -215,7 +215,7 @@ def test_a_stretch_that_cannot_be_compiled_runs_in_pytorch(fnet, monkeypatch):
 
 
 def test_a_graph_whose_shapes_cannot_be_told_runs_in_pytorch(fnet, monkeypatch):
-    monkeypatch.setattr(openvino_partition, "LENGTHS", ())
+    monkeypatch.setattr(openvino_partition, "examples", lambda signature: ())
     fast, x = compiled(fnet), torch.randn(3, 10, 16)
     assert {"a/linear", "fft_fft2", "c/linear_2"} < set(fast.in_pytorch)
     assert torch.equal(fast(x), fnet(x))

@@ -6,6 +6,9 @@ import octavo
 from networks import calls, make
 from octavo import EngineError
 from octavo.bench import profile, profile_tables
+from octavo.capture.export import capture
+from octavo.engines.base import GraphProgram
+from octavo.engines.openvino.profile import Operator
 
 
 def quantized(name):
@@ -86,9 +89,16 @@ def test_the_tables_show_the_most_expensive_and_the_totals(residual):
 
 def test_other_engines_and_models_cannot_be_profiled(residual):
     q, args = residual
-    for model in (q.compile("reference"), nn.Linear(2, 2)):
+    for model in (q.compile("reference"), q.compile("torch_int8"), nn.Linear(2, 2)):
         with pytest.raises(EngineError, match="profile takes a QuantizedModel"):
             profile(model, *args)
+
+
+def test_any_program_is_compiled_and_profiled():
+    program = GraphProgram(*capture(nn.Linear(4, 2), (torch.rand(3, 4),)))
+    operators = profile(program, torch.rand(3, 4), rounds=1)
+    assert {type(o) for o in operators} == {Operator}
+    assert "FullyConnected" in {o.kind for o in operators}
 
 
 class Mlp(nn.Module):

@@ -1,7 +1,7 @@
 """ONNX: the graph in QDQ form, and the engine that runs it in ONNX Runtime.
 
-torch.onnx translates the ATen operators; Octavo's own become QuantizeLinear and DequantizeLinear,
-which ONNX Runtime fuses with what is between them into integer kernels.
+torch.onnx translates the ATen operators; Octavo's own become QuantizeLinear and DequantizeLinear.
+ONNX Runtime fuses these with the operators between them into integer kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -22,11 +22,8 @@ from ...capture.export import quiet
 from ...capture.signature import Signature
 from ...errors import EngineError, FormatError
 from ...graph import ops
-from ..base import EngineModel, register_engine
-from .graph import as_onnx_has_it
-
-if TYPE_CHECKING:
-    from ...model import QuantizedModel
+from ..base import EngineModel, Program, register_engine
+from .graph import to_qdq
 
 aten = torch.ops.aten
 
@@ -35,7 +32,7 @@ MISSING = "needs the packages onnx, onnxscript and onnxruntime: pip install octa
 
 
 def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
-    """Write a quantized graph as an ONNX file; FormatError for what ONNX cannot hold."""
+    """Write a quantized graph as an ONNX file; FormatError if ONNX cannot represent it."""
     try:
         import onnx
         import onnxscript  # noqa: F401
@@ -49,7 +46,7 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
     try:
         with torch.no_grad(), quiet(), contextlib.redirect_stdout(io.StringIO()):
             program = torch.export.export(
-                as_onnx_has_it(module), signature.examples(2), dynamic_shapes=free
+                to_qdq(module), signature.examples(2), dynamic_shapes=free
             )
             torch.onnx.export(
                 program,
@@ -86,10 +83,10 @@ def _translations() -> dict[Any, Any]:
 
 
 @register_engine("onnxruntime")
-def onnxruntime_engine(model: QuantizedModel, threads: int | None = None) -> EngineModel:
+def onnxruntime_engine(model: Program, threads: int | None = None) -> EngineModel:
     """Compile for ONNX Runtime's CPU kernels; any batch size.
 
-    threads: at most so many; default as ONNX Runtime decides, all physical cores.
+    threads: the most threads to use; by default ONNX Runtime uses all physical cores.
     """
     try:
         import onnxruntime
@@ -120,8 +117,8 @@ class OnnxModel(EngineModel):
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """One inference on the flat tensors of a call."""
-        given = {
+        feeds = {
             name: (t.float() if kind == "tensor(float)" else t).contiguous().numpy(force=True)
             for (name, kind), t in zip(self.inputs, inputs, strict=True)
         }
-        return [torch.from_numpy(r) for r in self.session.run(None, given)]
+        return [torch.from_numpy(r) for r in self.session.run(None, feeds)]

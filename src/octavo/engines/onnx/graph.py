@@ -1,4 +1,4 @@
-"""A quantized graph in the form that ONNX and ONNX Runtime's kernels have."""
+"""A quantized graph in QDQ form, as ONNX and ONNX Runtime's kernels expect it."""
 
 from __future__ import annotations
 
@@ -6,102 +6,97 @@ import copy
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ...graph import ops
 from ...graph.names import own_path
+from ...graph.operators import SEVERAL_OUTPUTS, is_operator
 from ...graph.qparams import ACTIVATION, choose_qparams
-from ...graph.tensors import attribute, new_attribute
+from ...graph.tensors import attribute, is_constant, new_attribute
+from ..qdq import Dequantize, Quantize
 from ..unsigned import make_unsigned
 
 aten = torch.ops.aten
 
-SPLITS = {aten.split, aten.split_with_sizes, aten.chunk, aten.unbind}
 CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default}
 ACTIVATIONS = {
     *(aten.hardswish.default, aten.silu.default, aten.gelu.default, aten.sigmoid.default),
     *(aten.hardsigmoid.default, aten.tanh.default, aten.leaky_relu.default, aten.elu.default),
 }
 GATES = {aten.silu.default: aten.sigmoid.default, aten.hardswish.default: aten.hardsigmoid.default}
-REACH = 512  # of inputs of activations that are looked at
-POINTS = 2**17 + 1  # between 0.01 and 100 they lie within 0.2 % of each other
+REACH = 512  # inputs of activations are searched in [-REACH, REACH]
+POINTS = 2**17 + 1  # between 0.01 and 100, neighbours differ by at most 0.2 %
 
 
-def as_onnx_has_it(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the graph in which zero_points have the type of the integers, as ONNX has them.
+def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the graph in which zero_points have the type of the integers, as ONNX requires.
 
-    A `fuse_in_accumulator` value is rounded: no runtime of ONNX adds to sums. Integers are split as
-    floats: ONNX Runtime splits no bytes. On x86 it has kernels for uint8 activations only, for
-    weights whose zero_points are told, for a bias of integers in the scale of the sums, and for
-    convolutions whose own output is rounded, before an activation.
+    A `fuse_in_accumulator` value is requantized, since no ONNX runtime adds to accumulators. Values
+    are split as floats, since ONNX Runtime cannot split uint8. On x86 it has integer kernels for
+    uint8 activations only, for weights with explicit zero_points, for an int32 bias in the scale of
+    the accumulator, and for convolutions whose output is quantized before an activation.
     """
     module = copy.deepcopy(module)
     make_unsigned(module)
-    for node in module.graph.find_nodes(op="call_function", target=ops.quantize):
-        _round_before_activation(module, node)
-    for node in module.graph.find_nodes(op="call_function", target=aten.linear.default):
-        _round_bias(module, node)
+    for node in list(module.graph.nodes):
+        if (q := Quantize.of(module, node)) is not None and not q.is_hint:
+            _quantize_before_activation(module, q)
+        elif node.target is aten.linear.default:
+            _quantize_bias(module, node)
     for node in list(module.graph.nodes):
         if node.target in ops.HINTS:
             with module.graph.inserting_before(node):
-                node.replace_all_uses_with(_on_grid(module.graph, *node.args[:3]))
-    typed: dict[fx.Node, fx.Node] = {}
+                node.replace_all_uses_with(_fake_quantized(module.graph, *node.args[:3]))
+    _type_zero_points(module)
     for node in module.graph.nodes:
-        if node.target is ops.quantize:
-            node.update_arg(2, _typed(module, node.args[2], node.args[5], typed))
-        elif node.target is ops.dequantize and node.args[0].op == "get_attr":
-            _give_zero_points(module, node)
-        elif node.target is ops.dequantize and node.args[2:] and node.args[2] is not None:
-            node.update_arg(2, _typed(module, node.args[2], None, typed))
-    for node in module.graph.nodes:
-        if getattr(node.target, "overloadpacket", None) in SPLITS:
-            _split_floats(module.graph, node)
+        if is_operator(node, *SEVERAL_OUTPUTS):
+            _split_floats(module, node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
-def _typed(
-    module: fx.GraphModule,
-    zero_point: Any,
-    dtype: torch.dtype | None,
-    typed: dict[fx.Node, fx.Node],
-) -> fx.Node:
-    if zero_point not in typed:
-        assert dtype is not None  # a value is quantized before it is dequantized
-        value = attribute(module, zero_point.target).to(dtype)
-        with module.graph.inserting_after(zero_point):
-            path = own_path("typed", zero_point.name, "zero_point")
-            typed[zero_point] = new_attribute(module, path, value)
-    return typed[zero_point]
+def _type_zero_points(module: fx.GraphModule) -> None:
+    """Give zero_points the type of their integers, and add the zeros that weights leave out."""
+    typed: dict[fx.Node, fx.Node] = {}  # a value is quantized before it is dequantized
+    for node in module.graph.nodes:
+        q, d = Quantize.of(module, node), Dequantize.of(module, node)
+        if q is not None and not q.is_hint:
+            zero_point = q.qparams[1]
+            if zero_point not in typed:
+                path = own_path("typed", zero_point.name, "zero_point")
+                with module.graph.inserting_after(zero_point):
+                    typed[zero_point] = new_attribute(module, path, q.zero_point.to(q.dtype))
+            node.update_arg(2, typed[zero_point])
+        elif d is not None and d.qparams[1] is not None:
+            node.update_arg(2, typed[d.qparams[1]])
+        elif d is not None and attribute(module, d.q.target).dtype is torch.int8:
+            zeros = torch.zeros_like(d.scale, dtype=torch.int8)
+            with module.graph.inserting_before(node):
+                node.update_arg(2, new_attribute(module, own_path("zeros", node.name), zeros))
 
 
-def _on_grid(graph: fx.Graph, x: fx.Node, scale: fx.Node, zero_point: fx.Node) -> fx.Node:
+def _fake_quantized(graph: fx.Graph, x: fx.Node, scale: fx.Node, zero_point: fx.Node) -> fx.Node:
     """x as uint8 and back, at the graph's insertion point."""
     q = graph.call_function(ops.quantize, (x, scale, zero_point, 0, 255, torch.uint8))
     return graph.call_function(ops.dequantize, (q, scale, zero_point))
 
 
-def _give_zero_points(module: fx.GraphModule, node: fx.Node) -> None:
-    """The zeros that an int8 weight leaves out."""
-    weight, scale = node.args[:2]
-    zeros = torch.zeros_like(attribute(module, scale.target), dtype=torch.int8)
-    if attribute(module, weight.target).dtype is torch.int8:
-        with module.graph.inserting_before(node):
-            path = own_path("zeros", node.name)
-            node.update_arg(2, new_attribute(module, path, zeros))
+def _fake_quantized_to(module: fx.GraphModule, x: fx.Node, low: float, high: float) -> fx.Node:
+    """x as uint8 in the range [low, high] and back, at the graph's insertion point."""
+    path, qparams = own_path("rounded", x.name), choose_qparams(low, high, ACTIVATION)
+    scale = new_attribute(module, f"{path}.scale", qparams.scale)
+    zero_point = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
+    return _fake_quantized(module.graph, x, scale, zero_point)
 
 
-def _round_bias(module: fx.GraphModule, linear: fx.Node) -> None:
-    """The bias as int32 of input scale times weight scale: far finer than what it is added to."""
-    x, weight, bias = (*linear.args, None)[:3]
-    both = (x, weight, bias)
-    if not all(isinstance(n, fx.Node) for n in both) or bias.op != "get_attr":
+def _quantize_bias(module: fx.GraphModule, linear: fx.Node) -> None:
+    """The bias as int32 in the scale of the accumulator: input scale times weight scale."""
+    x, weight = (Dequantize.of(module, n) for n in linear.args[:2])
+    bias: Any = (*linear.args, None)[2]
+    if x is None or weight is None or not is_constant(bias):
         return
-    if x.target is not ops.dequantize or weight.target is not ops.dequantize:
-        return
-    scales = [attribute(module, n.args[1].target) for n in (x, weight)]
-    scale = scales[0] * scales[1]
+    scale = x.scale * weight.scale
     integers = (attribute(module, bias.target) / scale).round()
     if integers.abs().max() >= 2**31:
         return
@@ -112,69 +107,69 @@ def _round_bias(module: fx.GraphModule, linear: fx.Node) -> None:
         linear.update_arg(2, module.graph.call_function(ops.dequantize, (q, s, None, 0)))
 
 
-def _round_before_activation(module: fx.GraphModule, quantize: fx.Node) -> None:
-    """Round a convolution's output to what its activation, rounded after it, tells apart."""
-    activation: Any = quantize.args[0]
+def _quantize_before_activation(module: fx.GraphModule, q: Quantize) -> None:
+    """If q quantizes the activation of a convolution, quantize the convolution's output too.
+
+    Its range is as narrow as the integers of the activation's output allow.
+    """
+    activation: Any = q.x
     if activation.target not in ACTIVATIONS or len(activation.users) > 1:
         return
     conv: Any = activation.args[0]
     if conv.target not in CONVOLUTIONS or len(conv.users) > 1:
         return
-    if conv.args[0].target is not ops.dequantize:
+    if Dequantize.of(module, conv.args[0]) is None:
         return
-    scale, zero_point = (attribute(module, n.target).item() for n in quantize.args[1:3])
-    low, high = ((q - zero_point) * scale for q in quantize.args[3:5])
-    interval = _domain(activation, low, high, scale)
+    low, high = (bound.item() for bound in q.bounds)
+    interval = _domain(activation, low, high, q.scale.item())
     if interval is None:
         return
     call = module.graph.call_function
     with module.graph.inserting_before(activation):
-        x = _rounded(module, conv, *interval)
-        if activation.target in GATES:  # there is no integer kernel for all of it
-            gate = _rounded(module, call(GATES[activation.target], (x,)), 0.0, 1.0)
+        x = _fake_quantized_to(module, conv, *interval)
+        if activation.target in GATES:  # it has no integer kernel itself: x * gate(x)
+            gate = _fake_quantized_to(module, call(GATES[activation.target], (x,)), 0.0, 1.0)
             activation.replace_all_uses_with(call(aten.mul.Tensor, (x, gate)))
         else:
             activation.update_arg(0, x)
 
 
-def _rounded(module: fx.GraphModule, x: fx.Node, low: float, high: float) -> fx.Node:
-    """x rounded to a range of its own, at the graph's insertion point."""
-    path, qparams = own_path("rounded", x.name), choose_qparams(low, high, ACTIVATION)
-    scale = new_attribute(module, f"{path}.scale", qparams.scale)
-    zero_point = new_attribute(module, f"{path}.zero_point", qparams.zero_point)
-    return _on_grid(module.graph, x, scale, zero_point)
-
-
 def _domain(activation: Any, low: float, high: float, step: float) -> tuple[float, float] | None:
-    """The shortest interval that inputs can be clipped to: outputs in [low, high] move by less
-    than a quarter of a step. None where the inputs of [low, high] have no end within reach.
+    """The shortest interval to which an activation's input can be clipped.
+
+    Clipping moves no output in [low, high] by more than a quarter of a step. None if no interval of
+    inputs gives these outputs.
     """
     x = REACH * torch.linspace(-1, 1, POINTS, dtype=torch.float64) ** 3  # densest about 0
     y = activation.target(x, *activation.args[1:], **activation.kwargs)
     possible = (y > low - step) & (y < high + step)
-    # clipped at x[i], all possible inputs below get y[i]; above likewise
-    below = torch.where(possible, y, -torch.inf).cummax(0)[0] - step / 4 <= y
-    below &= torch.where(possible, y, torch.inf).cummin(0)[0] + step / 4 >= y
-    above = torch.where(possible, y, -torch.inf).flip(0).cummax(0)[0].flip(0) - step / 4 <= y
-    above &= torch.where(possible, y, torch.inf).flip(0).cummin(0)[0].flip(0) + step / 4 >= y
-    first, last = (below & possible).nonzero(), (above & possible).nonzero()
-    if not len(first) or not len(last):
+    below = possible & _is_close_to_all_before(y, possible, step / 4)
+    above = possible & _is_close_to_all_before(y.flip(0), possible.flip(0), step / 4).flip(0)
+    if not below.any() or not above.any():
         return None
-    start, end = int(first.max()), int(last.min())
+    start, end = int(below.nonzero().max()), int(above.nonzero().min())
     return (float(x[start]), float(x[end])) if start < end else None
 
 
-def _split_floats(graph: fx.Graph, split: fx.Node) -> None:
+def _is_close_to_all_before(y: Tensor, possible: Tensor, tolerance: float) -> Tensor:
+    """For each of y: does none of the possible ones before it differ by more than tolerance?"""
+    largest = torch.where(possible, y, -torch.inf).cummax(0)[0]
+    smallest = torch.where(possible, y, torch.inf).cummin(0)[0]
+    return (largest - tolerance <= y) & (smallest + tolerance >= y)
+
+
+def _split_floats(module: fx.GraphModule, split: fx.Node) -> None:
+    """Dequantize what a split of integers reads, and quantize each part."""
     source: Any = split.args[0]
-    while source.target is not ops.quantize:
+    while (q := Quantize.of(module, source)) is None:
         if source.op != "call_function" or source.target is ops.dequantize:
             return  # floats already
         source = source.args[0]
-    scale, zero_point, *integers = source.args[1:6]
+    graph, integers = module.graph, (*q.qparams, q.qmin, q.qmax, q.dtype)
     with graph.inserting_before(split):
-        x = graph.call_function(ops.dequantize, (split.args[0], scale, zero_point))
+        x = graph.call_function(ops.dequantize, (split.args[0], *q.qparams))
     split.update_arg(0, x)
     for part in list(split.users):
         with graph.inserting_after(part):
-            q = graph.call_function(ops.quantize, (part, scale, zero_point, *integers))
-        part.replace_all_uses_with(q, lambda user, q=q: user is not q)  # type: ignore[misc]
+            new = graph.call_function(ops.quantize, (part, *integers))
+        part.replace_all_uses_with(new, lambda user, new=new: user is not new)  # type: ignore[misc]

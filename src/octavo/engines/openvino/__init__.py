@@ -1,1 +1,7 @@
-"""The OpenVINO engine: `engine` compiles and runs, `build` converts the graph."""
+"""The OpenVINO engine.
+
+`engine` compiles a program: `convert` makes it an openvino.Model, by `build` and its `table`
+(filled by `arithmetic`, `shapes` and `masks`) or by `frontend`, and `compiled` runs it. A model
+that cannot be converted as a whole is cut into segments by `partition`. `profile` reads OpenVINO's
+times of each operator.
+"""

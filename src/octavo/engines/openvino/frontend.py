@@ -1,18 +1,19 @@
-"""Any other graph: through OpenVINO's PyTorch frontend, which knows several hundred operators.
+"""Conversion by OpenVINO's PyTorch frontend, for graphs with an operator outside the table.
 
-The frontend reads exported programs of ATen operators. Our two operators are first rewritten:
-quantize becomes one operator on floats that stands for FakeQuantize, which the frontend is
-taught, and an int8 weight becomes a conversion and a multiply.
+The frontend reads exported programs of ATen operators, several hundred of which it knows. Octavo's
+own are rewritten first: a quantize and its dequantize become `octavo::fake_quantize`, for which
+the frontend is given a FakeQuantize, and an int8 weight becomes a conversion and a multiply.
 """
 
 import copy
+from typing import Any
 
 import openvino
 import openvino.opset15 as ov
 import torch
 from openvino.frontend.pytorch import ConversionExtension
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-from torch import fx
+from torch import Tensor, fx
 from torch.export import Dim
 
 from ...capture.export import quiet
@@ -21,7 +22,8 @@ from ...errors import EngineError
 from ...graph import ops
 from ...graph.names import full_name, own_path
 from ...graph.tensors import along, attribute, new_attribute
-from .build import grid_bounds, passes_grid
+from ..base import examples
+from ..qdq import Dequantize, Quantize
 
 aten = torch.ops.aten
 
@@ -30,7 +32,7 @@ _lib.define("fake_quantize(Tensor x, Tensor low, Tensor high, int levels) -> Ten
 torch.library.register_fake("octavo::fake_quantize", lambda x, *_: torch.empty_like(x), lib=_lib)
 
 
-def _fake_quantize(context):
+def _fake_quantize(context: Any) -> list[openvino.Output]:
     x, low, high = (context.get_input(i) for i in range(3))
     levels = context.get_values_from_const_input(3)
     return [ov.fake_quantize(x, low, high, low, high, levels).output(0)]
@@ -39,25 +41,21 @@ def _fake_quantize(context):
 def convert_by_frontend(module: fx.GraphModule, signature: Signature) -> openvino.Model:
     """Convert the whole graph; raises EngineError with what the frontend could not convert."""
     first: Exception | None = None
-    one_length = all(None not in shape[1:] for _, shape in signature.inputs)
-    for length in LENGTHS[:1] if one_length else LENGTHS:
+    for inputs in examples(signature):
         try:
-            return _convert(module, signature, length)
+            return _convert(module, signature, inputs)
         except Exception as e:
             first = first or e
     raise EngineError(f"OpenVINO cannot convert this model: {first}") from first
 
 
-# Examples of a free size other than the batch to convert with: some models need a long one.
-LENGTHS = (2, 64, 4096)
-
-
-def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openvino.Model:
+def _convert(
+    module: fx.GraphModule, signature: Signature, inputs: tuple[Tensor, ...]
+) -> openvino.Model:
     free = tuple({i: Dim.AUTO for i, d in enumerate(s) if d is None} for _, s in signature.inputs)
-    example = signature.examples(length)
     extension = ConversionExtension("octavo.fake_quantize.default", _fake_quantize)
     with torch.no_grad(), quiet():
-        program = torch.export.export(in_floats(module), example, dynamic_shapes=free)
+        program = torch.export.export(fake_quantized(module), inputs, dynamic_shapes=free)
         decoder = TorchFXPythonDecoder.from_exported_program(program)
         model = openvino.convert_model(decoder, extension=[extension])
     _name(model, {n.name: n for n in decoder.fx_gm.graph.nodes})
@@ -65,7 +63,7 @@ def _convert(module: fx.GraphModule, signature: Signature, length: int) -> openv
 
 
 def _name(model: openvino.Model, nodes: dict[str, fx.Node]) -> None:
-    """Names by module path, as the table gives them, instead of the frontend's own."""
+    """Name nodes by module path, as the table does, instead of by the frontend's own names."""
     for op in model.get_ordered_ops():
         name, _, rest = op.get_friendly_name().partition("/")
         if op.get_type_name() == "FakeQuantize":
@@ -75,39 +73,36 @@ def _name(model: openvino.Model, nodes: dict[str, fx.Node]) -> None:
             op.friendly_name = f"{node}.{rest.rpartition('/')[2]}"
 
 
-def in_floats(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the graph with floats on the integers' grid where it had integers."""
+def fake_quantized(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the graph with fake-quantized floats in place of activations' integers."""
     module = copy.deepcopy(module)
-    graph = module.graph
-    for node in graph.nodes:
-        if node.target in (ops.quantize, ops.fuse_in_accumulator) and not passes_grid(node):
-            low, high = grid_bounds(module, node)
-            with graph.inserting_before(node):
-                bounds = [
-                    new_attribute(module, own_path("bounds", node.name, side), value)
-                    for side, value in (("low", low), ("high", high))
-                ]
-                levels = node.args[4] - node.args[3] + 1
-                args = (node.args[0], *bounds, levels)
-                new = graph.call_function(torch.ops.octavo.fake_quantize.default, args)
-            node.replace_all_uses_with(new)
-        elif node.target in (ops.quantize, ops.requantize_hint):
-            node.replace_all_uses_with(node.args[0])
-        elif node.target is ops.dequantize and node.args[0].op == "get_attr":
-            _weight_in_floats(module, node)
-        elif node.target is ops.dequantize:
-            node.replace_all_uses_with(node.args[0])
-    graph.eliminate_dead_code()
+    for node in reversed(module.graph.nodes):  # a node's inputs are rewritten after it
+        if (q := Quantize.of(module, node)) is not None:
+            node.replace_all_uses_with(_fake_quantize_node(module, q))
+        elif (d := Dequantize.of(module, node)) is not None:
+            node.replace_all_uses_with(_scaled_weight(module, d) if d.is_weight else d.q)
+    module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
-def _weight_in_floats(module: fx.GraphModule, node: fx.Node) -> None:
-    """dequantize(weight, scale, axis) -> weight.to(float) * scale, which keeps it int8 on file."""
-    q, scale, _, axis = node.args
-    dim = attribute(module, q.target).dim()
-    view = along(attribute(module, scale.target), axis, dim)  # type: ignore[arg-type]
-    with module.graph.inserting_before(node):
-        s = new_attribute(module, own_path("bounds", node.name, "scale"), view)
-        f = module.graph.call_function(aten.to.dtype, (q, view.dtype))
-        node.replace_all_uses_with(module.graph.call_function(aten.mul.Tensor, (f, s)))
+def _fake_quantize_node(module: fx.GraphModule, q: Quantize) -> fx.Node:
+    """The fake-quantized input of `q`; the input itself where that is not needed."""
+    if q.node.target is ops.requantize_hint or q.is_redundant_requantize:
+        return q.x
+    with module.graph.inserting_before(q.node):
+        bounds = [
+            new_attribute(module, own_path("bounds", q.node.name, side), value.float())
+            for side, value in zip(("low", "high"), q.bounds, strict=True)
+        ]
+        fake_quantize = torch.ops.octavo.fake_quantize.default
+        return module.graph.call_function(fake_quantize, (q.x, *bounds, q.levels))
+
+
+def _scaled_weight(module: fx.GraphModule, d: Dequantize) -> fx.Node:
+    """weight.to(float) * scale, which keeps the weight int8 in the openvino.Model."""
+    scale = along(d.scale, d.axis, attribute(module, d.q.target).dim())
+    with module.graph.inserting_before(d.node):
+        s = new_attribute(module, own_path("bounds", d.node.name, "scale"), scale)
+        f = module.graph.call_function(aten.to.dtype, (d.q, scale.dtype))
+        return module.graph.call_function(aten.mul.Tensor, (f, s))

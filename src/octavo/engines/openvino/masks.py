@@ -1,44 +1,49 @@
-"""The table's third part, what masks are made of: new tensors, choices, indices."""
+"""The table's entries for what masks are made of: new tensors, choices and indices."""
 
-import numpy as np
+from functools import partial
+from typing import Any
+
 import openvino.opset15 as ov
 import torch
 from openvino import Output, Type
 
-from .ops import Unsupported, cast, element_type, ints, like, lowers, pair, rank, torch_type
-from .shapes import like_int, reshape, size_of, unsqueeze
+from .shapes import reshape, size_of, unsqueeze
+from .table import Unsupported, lowers
+from .values import axis, cast, element_type, ints, like, pair, rank, scalar, torch_type
+
+# ---- new tensors; options such as the device are ignored
 
 
 @lowers("full")
-def _full(size, value, dtype=None, **_):
+def _full(size: Any, value: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
     if dtype is None:
         dtype = torch_type(value) if isinstance(value, Output) else torch.tensor(value).dtype
     return ov.broadcast(cast(value, dtype), ints(size))
 
 
 @lowers("full_like")
-def _full_like(x, value, dtype=None, **_):
+def _full_like(x: Output, value: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
     return ov.broadcast(cast(value, dtype or torch_type(x)), ov.shape_of(x, Type.i64))
 
 
 @lowers("new_full")
-def _new_full(x, size, value, dtype=None, **_):
+def _new_full(x: Output, size: Any, value: Any, dtype: Any = None, **_: Any) -> Any:
     return _full(size, value, dtype or torch_type(x))
 
 
 for _name, _value in (("zeros", 0.0), ("ones", 1.0)):
-    lowers(_name)(lambda size, _value=_value, **o: _full(size, _value, **o))
-    lowers(f"{_name}_like")(lambda x, _value=_value, **o: _full_like(x, _value, **o))
-    lowers(f"new_{_name}")(lambda x, size, _value=_value, **o: _new_full(x, size, _value, **o))
+    lowers(_name)(partial(_full, value=_value))
+    lowers(f"{_name}_like")(partial(_full_like, value=_value))
+    lowers(f"new_{_name}")(partial(_new_full, value=_value))
 
 
 @lowers("scalar_tensor")
-def _scalar_tensor(value, dtype=None, **_):
+def _scalar_tensor(value: Any, dtype: torch.dtype | None = None, **_: Any) -> Output:
     return cast(value, dtype or torch.float32)
 
 
 @lowers("arange")
-def _arange(*bounds, dtype=None, **_):
+def _arange(*bounds: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
     start, end, step = {1: (0, *bounds, 1), 2: (*bounds, 1)}.get(len(bounds), bounds)
     if dtype is None:
         dtype = torch.float32 if any(isinstance(b, float) for b in bounds) else torch.int64
@@ -46,23 +51,25 @@ def _arange(*bounds, dtype=None, **_):
 
 
 @lowers("triu")
-def _triu(x, diagonal=0, lower=False):
+def _triu(x: Output, diagonal: int = 0, keep: Any = ov.greater_equal) -> Any:
     rows, columns = (_arange(size_of(x, d)).output(0) for d in (-2, -1))
     offset = ov.subtract(columns, unsqueeze(rows, 1))
-    kept = (ov.less_equal if lower else ov.greater_equal)(offset, ints(diagonal))
-    return ov.select(kept, x, like(0, x))
+    return ov.select(keep(offset, ints(diagonal)), x, like(0, x))
 
 
-lowers("tril")(lambda x, diagonal=0: _triu(x, diagonal, lower=True))
+lowers("tril")(partial(_triu, keep=ov.less_equal))
+
+
+# ---- choices
 
 
 @lowers("where")
-def _where(condition, a, b):
+def _where(condition: Output, a: Any, b: Any) -> Any:
     return ov.select(condition, *pair(a, b))
 
 
 @lowers("masked_fill")
-def _masked_fill(x, mask, value):
+def _masked_fill(x: Output, mask: Output, value: Any) -> Any:
     return ov.select(mask, cast(value, torch_type(x)), x)
 
 
@@ -70,12 +77,12 @@ def _masked_fill(x, mask, value):
 
 
 @lowers("index_select")
-def _index_select(x, dim, index):
-    return ov.gather(x, index, ov.constant(np.int64(dim % rank(x))))
+def _index_select(x: Output, dim: int, index: Output) -> Any:
+    return ov.gather(x, index, axis(x, dim))
 
 
 @lowers("gather")
-def _gather(x, dim, index, sparse=False):
+def _gather(x: Output, dim: int, index: Output, sparse: bool = False) -> Any:
     dim %= rank(x)
     shapes = x.get_partial_shape(), index.get_partial_shape()
     if any(shapes[0][d] != shapes[1][d] for d in range(rank(x)) if d != dim):
@@ -84,8 +91,8 @@ def _gather(x, dim, index, sparse=False):
 
 
 @lowers("index")
-def _index(x, indices):
-    """x[:, i], or x[i, j, ...] as rows of x with its first dimensions made one."""
+def _index(x: Output, indices: list[Any]) -> Any:
+    """x[:, i]; or x[i, j, ...], as rows of x with its first dimensions flattened."""
     given = [d for d, i in enumerate(indices) if i is not None]
     if any(torch_type(indices[d]) == torch.bool for d in given):
         raise Unsupported("a mask as index")
@@ -93,9 +100,9 @@ def _index(x, indices):
         return _index_select(x, given[0], indices[given[0]])
     if len(given) != len(indices):
         raise Unsupported("several indices after a slice")
-    row = like_int(0)
+    row = scalar(0)
     for d, i in enumerate(indices):
-        size = like_int(size_of(x, d))
+        size = scalar(size_of(x, d))
         row = ov.add(ov.multiply(row, size), ov.floor_mod(cast(i, torch.int64), size))
     rest = [size_of(x, d) for d in range(len(indices), rank(x))]
     return _index_select(reshape(x, [-1, *rest]).output(0), 0, row)

@@ -1,41 +1,19 @@
-"""Where the time of a compiled model goes: OpenVINO's own clock for each operator it executes."""
+"""Time spent in each operator of a compiled model, measured by the engine."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ...errors import EngineError
-from ...model import QuantizedModel
-from .engine import CompiledModel
+from ..base import EngineModel, Program, compile_program
+from ..base import ProfiledOperator as Operator
 
 if TYPE_CHECKING:
     import openvino
 
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator of a compiled model as it is executed.
-
-    path: module it comes from, "" for the model itself; a reorder belongs to what reads it.
-    kind: "Convolution", "FullyConnected", "Reorder", "Subgraph" (several, compiled as one), ...
-    kernel: what computes it, by OpenVINO's name, such as "brgconv_avx512_I8".
-    reads, gives: types of its first input and output: "u8", "i8", "f32", ...
-    nodes: what it computes, as module.path/node of the quantized graph; more than one is fused.
-    milliseconds: per call, averaged over the calls.
-    """
-
-    path: str
-    kind: str
-    kernel: str
-    reads: str
-    gives: str
-    nodes: tuple[str, ...]
-    milliseconds: float
+__all__ = ["Operator", "executed_operators", "profile"]
 
 
 def profile(model: Any, *args: Any, rounds: int = 50, **kwargs: Any) -> list[Operator]:
@@ -43,51 +21,48 @@ def profile(model: Any, *args: Any, rounds: int = 50, **kwargs: Any) -> list[Ope
 
     model: a `QuantizedModel`, or what its `compile()` returned, whose settings are kept.
     args, kwargs: inputs of the call. rounds: how many calls to average the times over.
-    Raises EngineError for what OpenVINO does not run.
+    Raises EngineError for a model that OpenVINO does not run.
 
     >>> from octavo.bench import profile
     >>> q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
     >>> "FullyConnected" in {operator.kind for operator in profile(q, torch.rand(8, 4))}
     True
     """
-    if isinstance(model, QuantizedModel):
-        model = model.compile()
-    if not isinstance(model, CompiledModel):
+    if isinstance(model, Program) and not isinstance(model, EngineModel):
+        model = compile_program(model)
+    operators = None
+    if isinstance(model, EngineModel):
+        operators = model.profile(model.flatten(args, kwargs), rounds)
+    if operators is None:
         raise EngineError(
             "profile takes a QuantizedModel, or what its compile('openvino') returned, not a "
             f"{type(model).__name__}: no other engine keeps the time of each operator. Of a model "
             "quantized in parts, profile each of `.parts`"
         )
-    return profile_flat(model, model.flatten(args, kwargs), rounds)
+    return operators
 
 
-def profile_flat(model: CompiledModel, inputs: Sequence[Tensor], rounds: int) -> list[Operator]:
-    """`profile` with the flat inputs of a call."""
-    timed = CompiledModel(
-        model.core, model.model, model.signature, model.settings | {"PERF_COUNT": True}
-    )
-    timed.run(inputs)  # compiles
-    (request,) = (r.request for r in timed.local.requests.values())
-    seconds: Counter[str] = Counter()
-    for _ in range(rounds):
-        timed.run(inputs)
-        for node in request.get_profiling_info():
-            if node.status.name == "EXECUTED":
-                seconds[node.node_name] += node.real_time.total_seconds()
-    names = _names(timed.model)
-    executed = request.get_compiled_model().get_runtime_model().get_ordered_ops()
+def executed_operators(
+    built: openvino.Model, compiled: openvino.CompiledModel, milliseconds: Counter[str]
+) -> list[Operator]:
+    """The operators that ran, the most expensive first.
+
+    built: the model that was compiled. milliseconds: per call, by name of the executed operator.
+    """
+    names = _names(built)
     found = [
-        _operator(node, names, 1e3 * seconds[node.get_friendly_name()] / rounds)
-        for node in executed
-        if node.get_friendly_name() in seconds
+        _operator(node, names, milliseconds[node.get_friendly_name()])
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if node.get_friendly_name() in milliseconds
     ]
     return sorted(found, key=lambda operator: -operator.milliseconds)
 
 
 def _names(model: openvino.Model) -> dict[str, str]:
-    """Name of each node of the model as it was built -> module.path/node.
+    """Name of each node of the built model -> module.path/node.
 
-    What has no name of its own is part of what reads it: a convolution of its bias.
+    A node without a name of its own gets the name of the node that reads it: a bias that of its
+    convolution.
     """
     names: dict[str, str] = {}
     for node in reversed(model.get_ordered_ops()):
@@ -117,7 +92,7 @@ def _operator(node: openvino.Node, names: Mapping[str, str], milliseconds: float
 
 
 def _nodes(node: openvino.Node, names: Mapping[str, str]) -> tuple[str, ...]:
-    """The nodes of the built model that an executed one computes, itself first."""
+    """The nodes of the built model that an executed operator computes, itself first."""
     found = []
     for name in node.get_rt_info()["originalLayersNames"].astype(str).split(","):
         while name and name not in names:  # OpenVINO appends: "conv/DequantizationMultiply"

@@ -1,8 +1,9 @@
-"""The table's second part: pooling, reductions and operators that move values about."""
+"""The table's entries for pooling, reductions and operators that move values."""
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,39 +11,47 @@ import openvino.opset15 as ov
 import torch
 from openvino import Output, Type
 
-from .ops import Unsupported, cast, each, ints, length, like, lowers, pair, rank, torch_type
+from .table import Unsupported, lowers
+from .values import axes, axis, cast, each, ints, length, like, pair, rank, scalar, torch_type
 
 LAST = np.iinfo(np.int64).max
 
 
+# ---- pooling
+
+
 @lowers("max_pool1d", "max_pool2d", "max_pool3d")
-def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil=False):
-    spatial = rank(x) - 2
-    kernel = each(kernel, spatial)
-    stride, padding = each(stride or kernel, spatial), each(padding, spatial)
-    dilation = each(dilation, spatial)
-    rounding = "ceil_torch" if ceil else "floor"
-    return ov.max_pool(x, stride, dilation, padding, padding, kernel, rounding)
+def _max_pool(
+    x: Output, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: Any = 0
+) -> Any:
+    window, steps, pads, gaps = _per_axis(x, kernel, stride or kernel, padding, dilation)
+    return ov.max_pool(x, steps, gaps, pads, pads, window, "ceil_torch" if ceil else "floor")
 
 
 @lowers("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def _avg_pool(x, kernel, stride=(), padding=0, ceil=False, include_pad=True, divisor=None):
+def _avg_pool(
+    x: Output, kernel: Any, stride: Any = (), padding: Any = 0, ceil: Any = False, *options: Any
+) -> Any:
+    defaults: tuple[Any, ...] = (True, None)
+    include_pad, divisor = options + defaults[len(options) :]
     if divisor is not None:
         raise Unsupported("avg_pool with divisor_override")
-    spatial = rank(x) - 2
-    kernel = each(kernel, spatial)
-    stride, padding = each(stride or kernel, spatial), each(padding, spatial)
-    exclude = not include_pad and any(padding)
-    rounding = "ceil_torch" if ceil else "floor"
-    return ov.avg_pool(x, stride, padding, padding, kernel, exclude, rounding)
+    window, steps, pads = _per_axis(x, kernel, stride or kernel, padding)
+    exclude = not include_pad and any(pads)
+    return ov.avg_pool(x, steps, pads, pads, window, exclude, "ceil_torch" if ceil else "floor")
+
+
+def _per_axis(x: Output, *values: Any) -> list[list[int]]:
+    """Each value as a list of one number for each spatial axis of x."""
+    return [each(v, rank(x) - 2) for v in values]
 
 
 @lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-def _adaptive_avg_pool(x, size):
-    spatial = list(range(2, rank(x)))
+def _adaptive_avg_pool(x: Output, size: Any) -> Any:
+    spatial = range(2, rank(x))
     size = each(size, len(spatial))
     if size == [1] * len(spatial):
-        return ov.reduce_mean(x, np.array(spatial, np.int64), True)
+        return ov.reduce_mean(x, axes(x, spatial), True)
     inputs = [length(x, d) for d in spatial]
     if any(i % s for i, s in zip(inputs, size, strict=True)):
         return ov.adaptive_avg_pool(x, np.array(size, np.int64))
@@ -51,24 +60,31 @@ def _adaptive_avg_pool(x, size):
     return ov.avg_pool(x, kernel, zeros, zeros, kernel, False, "floor")
 
 
-def _reduce(fn, x, dims, keepdim):
-    dims = list(range(rank(x))) if dims in (None, []) else each(dims, 1)
-    return fn(x, np.array([d % rank(x) for d in dims], np.int64), keepdim)
+# ---- reductions
 
 
-@lowers("mean")
-def _mean(x, dims=None, keepdim=False, dtype=None):
-    return _reduce(ov.reduce_mean, cast(x, dtype or torch_type(x)), dims, keepdim)
+def _reduce(fn: Callable[..., Any], x: Output, dims: Any = None, keepdim: bool = False) -> Any:
+    return fn(x, axes(x, range(rank(x)) if dims in (None, []) else each(dims, 1)), keepdim)
+
+
+_amax, _amin = partial(_reduce, ov.reduce_max), partial(_reduce, ov.reduce_min)
+lowers("amax")(_amax)
+lowers("amin")(_amin)
 
 
 @lowers("sum")
-def _sum(x, dims=None, keepdim=False, dtype=None):
-    return _reduce(ov.reduce_sum, cast(x, dtype or _sum_type(x)), dims, keepdim)
+def _sum(
+    x: Output, dims: Any = None, keepdim: bool = False, dtype: Any = None, fn: Any = ov.reduce_sum
+) -> Any:
+    return _reduce(fn, cast(x, dtype or _sum_type(x)), dims, keepdim)
+
+
+lowers("mean")(partial(_sum, fn=ov.reduce_mean))
 
 
 @lowers("cumsum")
-def _cumsum(x, dim, dtype=None):
-    return ov.cum_sum(cast(x, dtype or _sum_type(x)), ov.constant(np.int64(dim % rank(x))))
+def _cumsum(x: Output, dim: int, dtype: Any = None) -> Any:
+    return ov.cum_sum(cast(x, dtype or _sum_type(x)), axis(x, dim))
 
 
 def _sum_type(x: Output) -> torch.dtype:
@@ -77,36 +93,25 @@ def _sum_type(x: Output) -> torch.dtype:
 
 
 @lowers("linalg_vector_norm")
-def _vector_norm(x, order=2, dims=None, keepdim=False, dtype=None):
+def _vector_norm(
+    x: Output, order: Any = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Any:
     if order not in (1, 2):
         raise Unsupported(f"a norm of order {order}")
     return _reduce(ov.reduce_l1 if order == 1 else ov.reduce_l2, x, dims, keepdim)
 
 
-@lowers("amax")
-def _amax(x, dims=None, keepdim=False):
-    return _reduce(ov.reduce_max, x, dims, keepdim)
-
-
-@lowers("amin")
-def _amin(x, dims=None, keepdim=False):
-    return _reduce(ov.reduce_min, x, dims, keepdim)
-
-
 @lowers("argmax")
-def _argmax(x, dim=None, keepdim=False, mode="max"):
+def _argmax(x: Output, dim: int | None = None, keepdim: bool = False, mode: str = "max") -> Any:
     if dim is None:
         raise Unsupported(f"arg{mode} of the flattened tensor")
-    one = ov.constant(np.int64(1))
-    found = ov.topk(x, one, dim, mode, "value", "i64", stable=True).output(1)  # the first of equals
-    return found if keepdim else ov.squeeze(found, np.array([dim % rank(x)], np.int64)).output(0)
-
-
-lowers("argmin")(lambda x, dim=None, keepdim=False: _argmax(x, dim, keepdim, "min"))
+    # stable: of several equal values, the first
+    found = ov.topk(x, scalar(1), dim, mode, "value", "i64", stable=True).output(1)
+    return found if keepdim else ov.squeeze(found, axes(x, [dim])).output(0)
 
 
 @lowers("max")
-def _max(x, dim=None, keepdim=False, mode="max"):
+def _max(x: Output, dim: Any = None, keepdim: bool = False, mode: str = "max") -> Any:
     """Of all values, of two tensors, or along a dimension with indices."""
     reduce, two = (_amax, ov.maximum) if mode == "max" else (_amin, ov.minimum)
     if isinstance(dim, Output):
@@ -116,7 +121,8 @@ def _max(x, dim=None, keepdim=False, mode="max"):
     return [reduce(x, dim, keepdim).output(0), _argmax(x, dim, keepdim, mode)]
 
 
-lowers("min")(lambda x, dim=None, keepdim=False: _max(x, dim, keepdim, "min"))
+lowers("argmin")(partial(_argmax, mode="min"))
+lowers("min")(partial(_max, mode="min"))
 
 
 # ---- shape
@@ -124,7 +130,7 @@ lowers("min")(lambda x, dim=None, keepdim=False: _max(x, dim, keepdim, "min"))
 
 @lowers("view", "reshape", "_unsafe_view")
 def reshape(x: Output, shape: Sequence[Any]) -> Any:
-    """In another shape, of numbers and scalar outputs; one of them may be -1."""
+    """x in another shape, of numbers and scalar outputs; one of them may be -1."""
     free = [i for i, s in enumerate(shape) if isinstance(s, Output)]
     if len(free) == 1 and -1 not in shape:
         shape = [-1 if i == free[0] else s for i, s in enumerate(shape)]
@@ -132,22 +138,20 @@ def reshape(x: Output, shape: Sequence[Any]) -> Any:
 
 
 @lowers("flatten")
-def _flatten(x, start=0, end=-1):
+def _flatten(x: Output, start: int = 0, end: int = -1) -> Any:
     start, end = start % rank(x), end % rank(x)
     if start == 1 and end == rank(x) - 1:
         return ov.reshape(x, np.array([0, -1], np.int64), True)
-    sizes: list[Any] = [0] * start + [-1]
-    for d in range(end + 1, rank(x)):
-        sizes.append(size_of(x, d))
-    return ov.reshape(x, ints(sizes), True)
+    after = [size_of(x, d) for d in range(end + 1, rank(x))]
+    return ov.reshape(x, ints([0] * start + [-1] + after), True)
 
 
 @lowers("unflatten")
-def _unflatten(x, dim, sizes):
+def _unflatten(x: Output, dim: int, sizes: Sequence[Any]) -> Any:
     dim %= rank(x)
-    before: list[Any] = [size_of(x, d) for d in range(dim)]
+    before = [size_of(x, d) for d in range(dim)]
     after = [size_of(x, d) for d in range(dim + 1, rank(x))]
-    return reshape(x, before + list(sizes) + after)
+    return reshape(x, [*before, *sizes, *after])
 
 
 @lowers("sym_size")
@@ -156,48 +160,45 @@ def size_of(x: Output, dim: int) -> Any:
     size = x.get_partial_shape()[dim % rank(x)]
     if size.is_static:
         return size.get_length()
-    axis = ov.constant(np.int64(0))
-    return ov.gather(ov.shape_of(x, Type.i64), ov.constant(np.int64(dim % rank(x))), axis).output(0)
+    return ov.gather(ov.shape_of(x, Type.i64), axis(x, dim), scalar(0)).output(0)
 
 
 @lowers("permute")
-def _permute(x, dims):
-    return ov.transpose(x, np.array([d % rank(x) for d in dims], np.int64))
+def _permute(x: Output, dims: Sequence[int]) -> Any:
+    return ov.transpose(x, axes(x, dims))
 
 
 @lowers("transpose", "swapaxes", "swapdims")
-def _transpose(x, a, b):
+def _transpose(x: Output, a: int, b: int) -> Any:
     order = list(range(rank(x)))
     order[a], order[b] = order[b], order[a]
     return _permute(x, order)
 
 
-@lowers("t")
-def _t(x):
-    return _transpose(x, 0, 1) if rank(x) == 2 else x
+lowers("t")(lambda x: _transpose(x, 0, 1) if rank(x) == 2 else x)
 
 
 @lowers("unsqueeze")
 def unsqueeze(x: Output, dim: int) -> Any:
-    """With a new dimension of size 1."""
+    """x with a new dimension of size 1."""
     return ov.unsqueeze(x, np.array([dim % (rank(x) + 1)], np.int64))
 
 
 @lowers("squeeze")
-def _squeeze(x, dims=None):
+def _squeeze(x: Output, dims: Any = None) -> Any:
     dims = range(rank(x)) if dims is None else each(dims, 1)
-    ones = [d % rank(x) for d in dims if length(x, d) == 1]
-    return ov.squeeze(x, np.array(ones, np.int64)) if ones else x
+    ones = [d for d in dims if length(x, d) == 1]
+    return ov.squeeze(x, axes(x, ones)) if ones else x
 
 
 @lowers("expand")
-def _expand(x, sizes, implicit=False):
+def _expand(x: Output, sizes: Sequence[Any], implicit: bool = False) -> Any:
     sizes = [1 if isinstance(s, int) and s == -1 else s for s in sizes]
     return ov.broadcast(x, ints(sizes), broadcast_spec="BIDIRECTIONAL")
 
 
 @lowers("slice")
-def _slice(x, dim=0, start=None, end=None, step=1):
+def _slice(x: Output, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
     start, end = start or 0, LAST if end is None else end
     if start == 0 and end == LAST and step == 1:
         return x
@@ -205,78 +206,58 @@ def _slice(x, dim=0, start=None, end=None, step=1):
 
 
 @lowers("select")
-def _select(x, dim, index):
-    return ov.gather(x, like_int(index), ov.constant(np.int64(dim % rank(x))))
+def _select(x: Output, dim: int, index: Any) -> Any:
+    return ov.gather(x, scalar(index), axis(x, dim))
 
 
-def like_int(value: Any) -> Output:
-    """An index, known or not, as a scalar output."""
-    return value if isinstance(value, Output) else ov.constant(np.int64(value)).output(0)
-
-
-@lowers("repeat")
-def _repeat(x, counts):
-    return ov.tile(x, ints(counts))
+lowers("repeat")(lambda x, counts: ov.tile(x, ints(counts)))
 
 
 @lowers("cat")
-def _cat(tensors: Sequence[Output], dim=0):
+def _cat(tensors: Sequence[Output], dim: int = 0) -> Any:
     return ov.concat(list(tensors), dim % rank(tensors[0]))
 
 
 @lowers("stack")
-def _stack(tensors: Sequence[Output], dim=0):
+def _stack(tensors: Sequence[Output], dim: int = 0) -> Any:
     dim %= rank(tensors[0]) + 1
     return ov.concat([unsqueeze(t, dim).output(0) for t in tensors], dim)
 
 
-def _parts(x, sizes, dim):
-    axis = ov.constant(np.int64(dim % rank(x)))
-    return list(ov.variadic_split(x, axis, np.array(sizes, np.int64)).outputs())
-
-
 @lowers("split", "split_with_sizes")
-def _split(x, size, dim=0):
-    if isinstance(size, list):
-        return _parts(x, size, dim)
-    total = length(x, dim)
-    return _parts(x, [min(size, total - i) for i in range(0, total, size)], dim)
+def _split(x: Output, size: Any, dim: int = 0) -> list[Output]:
+    if not isinstance(size, list):
+        total = length(x, dim)
+        size = [min(size, total - i) for i in range(0, total, size)]
+    return list(ov.variadic_split(x, axis(x, dim), np.array(size, np.int64)).outputs())
 
 
 @lowers("chunk")
-def _chunk(x, count, dim=0):
+def _chunk(x: Output, count: int, dim: int = 0) -> list[Output]:
     return _split(x, math.ceil(length(x, dim) / count), dim)
 
 
 @lowers("unbind")
-def _unbind(x, dim=0):
+def _unbind(x: Output, dim: int = 0) -> list[Output]:
     return [_select(x, dim, i).output(0) for i in range(length(x, dim))]
 
 
-@lowers(operator.getitem)
-def _getitem(values, index):
-    return values[index]
+lowers(operator.getitem)(operator.getitem)
 
 
 @lowers("roll")
-def _roll(x, shifts, dims=()):
+def _roll(x: Output, shifts: Any, dims: Any = ()) -> Any:
     if not dims:
         raise Unsupported("roll of the flattened tensor")
-    return ov.roll(x, ints(shifts), ints(list(each(dims, 1))))
+    return ov.roll(x, ints(shifts), ints(each(dims, 1)))
 
 
-@lowers("pixel_shuffle")
-def _pixel_shuffle(x, factor):
-    return ov.depth_to_space(x, "depth_first", factor)
-
-
-@lowers("pixel_unshuffle")
-def _pixel_unshuffle(x, factor):
-    return ov.space_to_depth(x, "depth_first", factor)
+lowers("pixel_shuffle")(lambda x, factor: ov.depth_to_space(x, "depth_first", factor))
+lowers("pixel_unshuffle")(lambda x, factor: ov.space_to_depth(x, "depth_first", factor))
 
 
 @lowers("pad", "constant_pad_nd")
-def _pad(x, pads, mode="constant", value=None):
+def _pad(x: Output, pads: Sequence[Any], mode: Any = "constant", value: Any = None) -> Any:
     if not isinstance(mode, str):
         mode, value = "constant", mode
     if mode == "circular" or not all(isinstance(p, int) for p in pads):
@@ -288,33 +269,31 @@ def _pad(x, pads, mode="constant", value=None):
     return ov.pad(x, ints(begin), ints(end), mode, like(value or 0, x))
 
 
-def _interpolate(x, size, scales, mode, transformation):
-    axes = np.arange(2, rank(x))
+def _interpolate(
+    x: Output, size: Any, scales: Any, mode: str, transformation: str, per_axis: tuple[Any, ...]
+) -> Any:
+    if per_axis or isinstance(scales, int | float):
+        raise Unsupported("interpolate with a scale per argument")
     if size is None and scales is None:
         raise Unsupported("interpolate without size")
     by_size = scales is None
-    target = ints(size) if by_size else ov.constant(np.array(scales, np.float32)).output(0)
     return ov.interpolate(
         x,
-        target,
+        ints(size) if by_size else ov.constant(np.array(scales, np.float32)).output(0),
         mode,
         "sizes" if by_size else "scales",
         coordinate_transformation_mode=transformation,
         nearest_mode="floor",
-        axes=axes,
+        axes=np.arange(2, rank(x)),
     )
 
 
 @lowers("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-def _nearest(x, size, scales=None, *rest):
-    if rest or isinstance(scales, int | float):
-        raise Unsupported("interpolate with a scale per argument")
-    return _interpolate(x, size, scales, "nearest", "asymmetric")
+def _nearest(x: Output, size: Any, scales: Any = None, *rest: Any) -> Any:
+    return _interpolate(x, size, scales, "nearest", "asymmetric", rest)
 
 
 @lowers("upsample_bilinear2d")
-def _bilinear(x, size, align_corners, scales=None, *rest):
-    if rest or isinstance(scales, int | float):
-        raise Unsupported("interpolate with a scale per argument")
+def _bilinear(x: Output, size: Any, align_corners: bool, scales: Any = None, *rest: Any) -> Any:
     transformation = "align_corners" if align_corners else "pytorch_half_pixel"
-    return _interpolate(x, size, scales, "linear_onnx", transformation)
+    return _interpolate(x, size, scales, "linear_onnx", transformation, rest)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ...capture.signature import Signature
 from ...errors import EngineError
-from ..base import register_engine
-
-if TYPE_CHECKING:
-    from ...model import QuantizedModel
+from ..base import EngineModel, Program, register_engine
+from .lowering import lower
 
 
 @register_engine("torch_int8")
-def torch_int8(model: QuantizedModel) -> TorchInt8:
+def torch_int8(model: Program) -> TorchInt8:
     """An nn.Module of PyTorch's own int8 kernels: no second runtime; on x86 CPUs.
 
     It is called like the model, works inside a larger PyTorch program and under
@@ -26,20 +25,23 @@ def torch_int8(model: QuantizedModel) -> TorchInt8:
         raise EngineError(
             "the engine 'torch_int8' needs a PyTorch built with oneDNN: use compile('openvino')"
         )
-    from .lowering import lower
-
     return TorchInt8(lower(model.graph_module, model.signature), model.signature)
 
 
-class TorchInt8(nn.Module):
+class TorchInt8(nn.Module, EngineModel):
     """The lowered graph, called like the model."""
 
     def __init__(self, graph_module: fx.GraphModule, signature: Signature) -> None:
-        super().__init__()
-        self.graph_module, self.signature = graph_module, signature
+        nn.Module.__init__(self)
+        EngineModel.__init__(self, signature)
+        self.graph_module = graph_module
         self.eval()
 
-    @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model that was quantized; raises CaptureError for another call structure."""
-        return self.signature.unflatten(self.graph_module(*self.signature.flatten(args, kwargs)))
+        """Same as the model that was quantized; CaptureError for another call structure."""
+        return EngineModel.__call__(self, *args, **kwargs)
+
+    @torch.no_grad()
+    def run(self, inputs: Sequence[Tensor]) -> Sequence[Any]:
+        """One inference on the flat tensors of a call."""
+        return self.graph_module(*inputs)

@@ -1,8 +1,8 @@
 """Lowering: a quantized graph rewritten to PyTorch's oneDNN kernels, for the engine torch_int8.
 
-Each convolution or linear layer between integers becomes one kernel, with the activation after
-it, the residual it is added to and the rounding of what comes out. The rest runs as it stands,
-in float; scales and zero_points become numbers.
+Each convolution or linear layer with int8 operands becomes one kernel call, fused with the
+activation after it, the residual addition and the requantization of its output. The other
+operators stay as they are, in float. Scales and zero_points become numbers.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from torch import Tensor, fx
 from ...capture.signature import Signature
 from ...errors import EngineError
 from ...graph import ops
+from ...graph.interpreter import observe_values
 from ...graph.tensors import attribute, drop_unread
+from ..base import examples
+from ..qdq import Dequantize, Quantize
 from ..unsigned import make_unsigned
 
 aten = torch.ops.aten
-PostOp = tuple[str, list[Any], str]  # the kernel's name of an activation, its numbers, its form
+PostOp = tuple[str, list[Any], str]  # an activation by the kernels' name, its numbers, its variant
 NO_POST_OP: PostOp = ("none", [], "")
 
 
 class Kernel(NamedTuple):
-    """What computes a layer in integers, and what of it the kernel can also do."""
+    """The integer kernel of a layer, and the activations that it can fuse."""
 
     name: str
     post_ops: frozenset[str]
@@ -42,7 +45,7 @@ KERNELS: dict[Any, Kernel] = {
         "qlinear_pointwise", CONV_POST_OPS | {"gelu", "tanh", "leaky_relu"}
     ),
 }
-# activation -> what the kernels call it
+# ATen activation -> the kernels' name for it
 POST_OPS: dict[Any, Callable[[Any], PostOp]] = {
     aten.relu.default: lambda n: ("relu", [], ""),
     aten.hardtanh.default: lambda n: ("hardtanh", [float(v) for v in n.args[1:3]], ""),
@@ -52,7 +55,7 @@ POST_OPS: dict[Any, Callable[[Any], PostOp]] = {
     aten.leaky_relu.default: lambda n: ("leaky_relu", [float(n.args[1])], ""),
     aten.gelu.default: lambda n: ("gelu", [], n.kwargs.get("approximate", (*n.args, "none")[1])),
 }
-# operators whose integers are those of their inputs, where these share a scale -> on integers
+# An operator that moves values -> the one that moves integers, if inputs and output share qparams.
 MOVING: dict[Any, Any] = {
     aten.max_pool2d.default: torch.ops.quantized.max_pool2d.default,
     aten.cat.default: aten.cat.default,
@@ -60,8 +63,9 @@ MOVING: dict[Any, Any] = {
     aten.constant_pad_nd.default: aten.constant_pad_nd.default,
     aten.pad.default: aten.pad.default,
 }
-LENGTHS = (64, 2, 4096)  # tried in turn
 PADS = {aten.constant_pad_nd.default: (), aten.pad.default: ("constant",)}  # -> the mode, if any
+# Of example inputs, tried in turn; oneDNN chooses weight layouts by the first the model accepts.
+LENGTHS = (64, 2, 4096)
 
 
 @torch.no_grad()
@@ -87,93 +91,84 @@ class Integers(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a kernel is to give: integers of a type, or float32."""
+    """The output of a kernel: integers, or float32."""
 
-    last: fx.Node  # the last node it replaces
+    last: fx.Node  # the last node that the kernel replaces
     scale: float = 1.0
     zero_point: int = 0
     dtype: torch.dtype = torch.float32
 
 
 class Lowering:
-    """One run of `lower`: the copy that is rewritten, and what its values are."""
+    """One run of `lower`: the copy that is rewritten, and the shapes of its values."""
 
     def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
         self.module = copy.deepcopy(module)
         self.graph = self.module.graph
-        # for int8 activations oneDNN's kernels are a thousand times slower
+        # oneDNN's kernels are a thousand times slower on int8 activations
         make_unsigned(self.module)
-        self.values = _Shapes(self.module)
-        self.values.look(signature)
-        self.sums: list[fx.Node] = []  # kernels that add to a value in its place
-
-    def number(self, node: Any) -> float:
-        """The one number a tensor of the graph holds."""
-        return attribute(self.module, node.target).item()
+        self.shapes = _shapes(self.module, signature)
+        self.sums: list[fx.Node] = []  # kernels that write their sum into the residual operand
 
     def integers(self, node: Any) -> Integers | None:
-        """The integers that `node` is the dequantized form of, if it is of one scale."""
-        if not isinstance(node, fx.Node) or node.target is not ops.dequantize:
+        """The integers of a dequantized activation with one scale; None for any other value."""
+        d = Dequantize.of(self.module, node)
+        if d is None or d.is_weight or d.axis is not None:
             return None
-        q: Any
-        q, scale, zero_point, axis = (*node.args, None, None)[:4]
-        if q.op == "get_attr" or axis is not None:
-            return None
-        zero = 0 if zero_point is None else int(self.number(zero_point))
-        return Integers(q, self.number(scale), zero)
+        return Integers(d.q, d.scale.item(), 0 if d.zero_point is None else int(d.zero_point))
 
     def weight(self, node: Any) -> tuple[Tensor, Tensor] | None:
-        """int8 weight and the scale of each output channel."""
-        if not isinstance(node, fx.Node) or node.target is not ops.dequantize:
+        """The integers of an int8 weight and the scale of each output channel."""
+        d = Dequantize.of(self.module, node)
+        if d is None or not d.is_weight or d.zero_point is not None or d.axis != 0:
             return None
-        q, scale, zero_point, axis = (*node.args, None, None)[:4]
-        if q.op != "get_attr" or zero_point is not None or axis != 0:
+        return attribute(self.module, d.q.target), d.scale
+
+    def quantized(self, node: fx.Node | None) -> Output | None:
+        """The integers of a quantize node with one scale; None for any other node."""
+        q = Quantize.of(self.module, node)
+        if q is None or q.is_hint or q.axis is not None:
             return None
-        return attribute(self.module, q.target), attribute(self.module, scale.target)
+        return Output(q.node, q.scale.item(), int(q.zero_point), q.dtype)
 
-    def rounded(self, node: fx.Node) -> Output:
-        """The integers that `node` alone becomes, or float32."""
-        q = _only_user(node)
-        if q is None or q.target is not ops.quantize or len(q.args) > 6:
-            return Output(node)
-        scale, zero_point, dtype = (q.args[i] for i in (1, 2, 5))
-        assert isinstance(dtype, torch.dtype)
-        return Output(q, self.number(scale), int(self.number(zero_point)), dtype)
+    def output(self, node: fx.Node) -> Output:
+        """The integers that `node` is quantized to, if nothing else reads it; else float32."""
+        return self.quantized(_only_user(node)) or Output(node)
 
-    # ---- rules: each replaces nodes by a kernel, or leaves them
+    # ---- rules: each replaces nodes by a kernel call, or leaves them as they are
 
     def layer(self, node: fx.Node) -> None:
-        """A convolution or linear layer, what is added to it, its activation, its rounding."""
+        """A convolution or linear layer, with its residual addition, activation and quantize."""
         kernel: Kernel = KERNELS[node.target]
-        x, packed = self.integers(node.args[0]), self.weight(node.args[1])
-        if x is None or packed is None:
+        x, weight = self.integers(node.args[0]), self.weight(node.args[1])
+        if x is None or weight is None:
             return
         added, last = self.residual(node) or (None, node)
         post_op, last = self.post_op(last, frozenset({"relu"}) if added else kernel.post_ops)
-        output = self.rounded(last)
+        output = self.output(last)
         if added and output.dtype is torch.float32:
             added, (post_op, last) = None, self.post_op(node, kernel.post_ops)
-            output = self.rounded(last)
+            output = self.output(last)
         with self.graph.inserting_before(output.last):
-            weights, geometry = self.packed(node, x, *packed)
-            goal = (output.scale, output.zero_point, output.dtype)
+            packed, geometry = self.packed(node, x, *weight)
+            to_output = (output.scale, output.zero_point, output.dtype)
             packet = getattr(torch.ops.onednn, kernel.name)
             bias = node.args[2]
             if added is None:
-                args = (*x, *weights, bias, *geometry, *goal, *post_op)
+                args = (*x, *packed, bias, *geometry, *to_output, *post_op)
                 new = self.graph.call_function(packet.default, args)
             else:
                 of_sum = (added.scale, added.zero_point, "sum", 1.0, *post_op)
-                args = (*x, *weights, added.node, bias, *geometry, *goal, *of_sum)
+                args = (*x, *packed, added.node, bias, *geometry, *to_output, *of_sum)
                 new = self.graph.call_function(packet.binary, args)
                 self.sums.append(new)
-        self.put(new, output)
+        self.replace_last(output, new)
 
     def packed(
         self, node: fx.Node, x: Integers, weight: Tensor, scales: Tensor
     ) -> tuple[list[fx.Node], tuple[Any, ...]]:
-        """A layer's weight as its kernel reads it, with scales and zero_points, and its strides."""
-        shape = list(self.values.shape(x.node))  # decides the order in which weights lie
+        """A layer's weight, scales and zero_points in its kernel's layout; and its geometry."""
+        shape = list(self.shapes[x.node])  # oneDNN chooses the weight's layout by it
         geometry: tuple[Any, ...] = ()
         if node.target is aten.linear.default:
             packed = torch.ops.onednn.qlinear_prepack(weight, shape)
@@ -181,25 +176,25 @@ class Lowering:
             geometry = _geometry(node, weight.dim() - 2)
             packed = torch.ops.onednn.qconv_prepack(weight, scales, *x[1:], *geometry, shape)
         zero_points = torch.zeros(len(scales), dtype=torch.int32)
-        found = {"weight": packed, "scale": scales, "zero_point": zero_points}
-        return [self.constant(f"{node.name}_{n}", t) for n, t in found.items()], geometry
+        tensors = {"weight": packed, "scale": scales, "zero_point": zero_points}
+        return [self.constant(f"{node.name}_{n}", t) for n, t in tensors.items()], geometry
 
     def residual(self, node: fx.Node) -> tuple[Integers, fx.Node] | None:
-        """What a convolution's sums are added to, if it is integers, and the addition."""
-        unrounded = _only_user(node)
-        if unrounded is None or unrounded.target is not ops.fuse_in_accumulator:
+        """The integers that are added to a convolution, of the same shape, and the addition."""
+        hint = _only_user(node)
+        if hint is None or hint.target is not ops.fuse_in_accumulator:
             return None
-        add = _only_user(unrounded)
+        add = _only_user(hint)
         if add is None or add.target is not aten.add.Tensor or add.kwargs:
             return None
-        (other,) = (a for a in add.args[:2] if a is not unrounded)
+        other: Any = add.args[1] if add.args[0] is hint else add.args[0]
         added = self.integers(other)
         if node.target is not aten.conv2d.default or added is None:
             return None
-        return (added, add) if self.values.shape(other) == self.values.shape(node) else None
+        return (added, add) if self.shapes[other] == self.shapes[node] else None
 
     def post_op(self, node: fx.Node, known: Iterable[str]) -> tuple[PostOp, fx.Node]:
-        """The activation that alone reads `node`, if the kernel has it."""
+        """The activation after `node` that the kernel can fuse, and the last node fused."""
         user = _only_user(node)
         if user is not None and user.target in POST_OPS:
             found = POST_OPS[user.target](user)
@@ -208,44 +203,44 @@ class Lowering:
         return NO_POST_OP, node
 
     def pair(self, node: fx.Node) -> None:
-        """A sum or product of two values, integers in and out.
+        """A sum or product of two quantized values that is quantized itself.
 
         oneDNN's own kernels (qadd, qmul) take bytes of 128 and more for negative in torch 2.14.
         """
         sides = [s for a in node.args[:2] if (s := self.integers(a)) is not None]
-        output = self.rounded(node)
+        output = self.output(node)
         if len(sides) < 2 or output.dtype is torch.float32 or node.kwargs:
             return
         target = add if node.target is aten.add.Tensor else multiply
         with self.graph.inserting_before(output.last):
             new = self.graph.call_function(target, (*sides[0], *sides[1], *output[1:3]))
-        self.put(new, output)
+        self.replace_last(output, new)
 
     def moving(self, node: fx.Node) -> None:
-        """An operator that gives its inputs' integers, if they and the output are of one scale."""
+        """An operator that moves values, if its inputs and its output share their qparams."""
         inputs = {n: i for n in node.all_input_nodes if (i := self.integers(n)) is not None}
-        output = self.rounded(node)
+        output = self.output(node)
         scales = {i[1:] for i in inputs.values()}
         if len(inputs) < len(node.all_input_nodes) or scales != {output[1:3]}:
             return
         if node.target is aten.pad.default and "constant" not in (*node.args, "constant")[2:3]:
             return
         args = fx.map_arg(node.args, lambda n: inputs[n].node)
-        if node.target in PADS:  # with 0, which the zero_point stands for
+        if node.target in PADS:  # the zero_point represents the padding's 0
             args = (*args[:2], *PADS[node.target], output.zero_point)
         with self.graph.inserting_before(output.last):
             new = self.graph.call_function(MOVING[node.target], args)
-        self.put(new, output)
+        self.replace_last(output, new)
 
-    def put(self, new: fx.Node, output: Output) -> None:
-        """Let a kernel stand for the last node that it replaces."""
+    def replace_last(self, output: Output, new: fx.Node) -> None:
+        """Put a kernel call in place of the last node that it computes."""
         output.last.replace_all_uses_with(new)
-        self.values.seen[new] = self.values.seen[output.last]
+        self.shapes[new] = self.shapes[output.last]
 
     # ---- the end
 
     def finish(self) -> fx.GraphModule:
-        """Let sums overwrite only what nobody reads later, and numbers take scales' places."""
+        """Keep sums from overwriting values that are read later; turn scales into numbers."""
         for node in self.graph.nodes:
             if node.target in ops.HINTS:
                 node.replace_all_uses_with(node.args[0])
@@ -253,58 +248,47 @@ class Lowering:
         for node in self.sums:
             self.protect(node)
         for node in list(self.graph.nodes):
-            if node.target is ops.quantize and len(node.args) == 6:
-                x, scale, zero_point = node.args[:3]
-                self.replace(node, quantize, x, self.number(scale), int(self.number(zero_point)))
-            elif (found := self.integers(node)) is not None:
-                self.replace(node, dequantize, *found)
+            if (q := self.quantized(node)) is not None:
+                self.replace(node, quantize, node.args[0], q.scale, q.zero_point)
+            elif (integers := self.integers(node)) is not None:
+                self.replace(node, dequantize, *integers)
         self.graph.eliminate_dead_code()
         drop_unread(self.module)
         self.module.recompile()
         return self.module
 
     def protect(self, node: fx.Node) -> None:
-        """Copy what a sum is written into, unless nothing else reads that memory from there on."""
+        """Let a sum overwrite a copy, unless it is the last to read the residual's memory."""
         added = node.args[6]
-        alone = all(u.target in NEW or _is_kernel(u) for u in (added, *added.users))
+        alone = all(u.target in NEW_MEMORY or _is_kernel(u) for u in (added, *added.users))
         if not alone or any(u > node for u in added.users):
             with self.graph.inserting_before(node):
                 node.update_arg(6, self.graph.call_function(aten.clone.default, (added,)))
 
     def replace(self, node: fx.Node, target: Callable[..., Any], *args: Any) -> None:
-        """Let a call of `target` stand for `node`."""
+        """Put a call of `target` in place of `node`."""
         with self.graph.inserting_before(node):
             node.replace_all_uses_with(self.graph.call_function(target, args))
 
     def constant(self, name: str, value: Tensor) -> fx.Node:
-        """A tensor that a kernel reads, kept beside the model's own."""
+        """Store a tensor that a kernel reads, and return its get_attr node."""
         self.module.register_buffer(f"packed_{name}", value, persistent=False)
         return self.graph.get_attr(f"packed_{name}")
 
 
-class _Shapes(fx.Interpreter):
-    """The shape of each value, from one run."""
+def _shapes(module: fx.GraphModule, signature: Signature) -> dict[fx.Node, tuple[int, ...]]:
+    """The shape of each value, from one run on zeros."""
+    shapes: dict[fx.Node, tuple[int, ...]] = {}
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.seen: dict[fx.Node, tuple[int, ...]] = {}
-
-    def look(self, signature: Signature) -> None:
-        """Run on zeros, of a length that the model takes where one is free."""
-        for length in LENGTHS:
-            with contextlib.suppress(Exception):
-                self.run(*signature.examples(length))
-                return
-        raise EngineError("no example of the model's inputs runs: use compile('openvino')")
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+    def see(node: fx.Node, value: Any) -> None:
         if isinstance(value, Tensor):
-            self.seen[n] = tuple(value.shape)
-        return value
+            shapes[node] = tuple(value.shape)
 
-    def shape(self, node: Any) -> tuple[int, ...]:
-        return self.seen[node]
+    for inputs in examples(signature, LENGTHS):
+        with contextlib.suppress(Exception):
+            observe_values(module, inputs, see)
+            return shapes
+    raise EngineError("no example of the model's inputs runs: use compile('openvino')")
 
 
 def _is_kernel(node: fx.Node) -> bool:
@@ -321,34 +305,34 @@ def _geometry(node: Any, dims: int) -> tuple[Any, ...]:
     return (*(list(g) * (dims if len(g) == 1 else 1) for g in lists), groups)
 
 
-# ---- what the lowered graph calls beside kernels
+# ---- functions that the lowered graph calls beside kernels
 
 
 def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
-    """octavo::quantize to uint8 with numbers, in as few passes over memory as PyTorch takes."""
+    """octavo::quantize to uint8 with numbers, in as few passes over memory as PyTorch allows."""
     return _rounded(torch.mul(x, 1 / scale), zero_point)
 
 
 def _rounded(x: Tensor, zero_point: int) -> Tensor:
-    """x, a new tensor of floats in steps, as integers: adding a half and cutting off rounds."""
+    """x, divided by its scale, as uint8. In place; adding 0.5 makes the conversion round."""
     return x.add_(zero_point + 0.5).clamp_(0, 255.5).to(torch.uint8)
 
 
 def add(
-    a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *goal: Any
+    a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *output: Any
 ) -> Tensor:
-    """a + b of integers, as integers of the scale and zero_point in `goal`."""
-    scale, zero_point = goal
+    """a + b of integers, as integers with the scale and zero_point in `output`."""
+    scale, zero_point = output
     first = torch.sub(a, float(a_zero)).mul_(a_scale / scale)
     second = torch.sub(b, float(b_zero))
     return _rounded(torch.add(first, second, alpha=b_scale / scale), zero_point)
 
 
 def multiply(
-    a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *goal: Any
+    a: Tensor, a_scale: float, a_zero: int, b: Tensor, b_scale: float, b_zero: int, *output: Any
 ) -> Tensor:
-    """a * b of integers, as integers of the scale and zero_point in `goal`."""
-    scale, zero_point = goal
+    """a * b of integers, as integers with the scale and zero_point in `output`."""
+    scale, zero_point = output
     first, second = torch.sub(a, float(a_zero)), torch.sub(b, float(b_zero))
     return _rounded(first * second.mul_(a_scale * b_scale / scale), zero_point)
 
@@ -359,4 +343,5 @@ def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:
     return x.sub_(zero_point * scale) if zero_point else x
 
 
-NEW = {ops.quantize, ops.dequantize, add, multiply}  # their results share memory with nothing
+# Their results share memory with no other tensor.
+NEW_MEMORY = {ops.quantize, ops.dequantize, add, multiply}

@@ -1,0 +1,179 @@
+"""The table's entries for arithmetic, types, activations and normalization."""
+
+import operator
+from typing import Any
+
+import numpy as np
+import openvino.opset15 as ov
+import torch
+from openvino import Output, Type
+
+from .table import TABLE, Unsupported, lowers
+from .values import cast, like, pair, rank, scalar, torch_type
+
+# Names that OpenVINO shares: of operators on two operands, on one, and on truth values.
+TWO = ("maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor")
+ONE = (
+    *("relu", "sigmoid", "tanh", "mish", "exp", "log", "sqrt", "floor", "bitwise_not"),
+    *("erf", "sin", "cos"),
+)
+LOGICAL = ("logical_and", "logical_or", "logical_xor", "logical_not")
+BINARY = {name: getattr(ov, name) for name in TWO} | {
+    "mul": ov.multiply,
+    "pow": ov.power,
+    "remainder": ov.floor_mod,
+    "eq": ov.equal,
+    "ne": ov.not_equal,
+    "lt": ov.less,
+    "le": ov.less_equal,
+    "gt": ov.greater,
+    "ge": ov.greater_equal,
+    "__and__": ov.bitwise_and,
+    "__or__": ov.bitwise_or,
+    "__xor__": ov.bitwise_xor,
+}
+UNARY = {name: getattr(ov, name) for name in ONE} | {
+    "hardswish": ov.hswish,
+    "hardsigmoid": ov.hsigmoid,
+    "silu": ov.swish,
+    "neg": ov.negative,
+    "abs": ov.absolute,
+    "ceil": ov.ceiling,
+}
+POWERS = {"rsqrt": -0.5, "reciprocal": -1.0}
+SIZES = {  # of numbers, where both are known
+    operator.add: ov.add,
+    operator.sub: ov.subtract,
+    operator.mul: ov.multiply,
+    operator.mod: ov.floor_mod,
+}
+for _name, _fn in BINARY.items():
+    lowers(_name)(lambda a, b, _fn=_fn: _fn(*pair(a, b)))
+for _name, _fn in UNARY.items():
+    lowers(_name)(lambda x, _fn=_fn: _fn(x))
+for _name in LOGICAL:
+    _fn = getattr(ov, _name)
+    lowers(_name)(lambda *values, _fn=_fn: _fn(*(cast(v, torch.bool) for v in values)))
+for _name, _power in POWERS.items():
+    lowers(_name)(lambda x, _power=_power: ov.power(x, like(_power, x)))
+for _name, _fn in (("add", ov.add), ("sub", ov.subtract)):
+
+    @lowers(_name)
+    def _add(a: Any, b: Any, alpha: Any = 1, _fn: Any = _fn) -> Any:
+        a, b = pair(a, b)
+        return _fn(a, b if alpha == 1 else ov.multiply(b, like(alpha, b)))
+
+
+for _python, _fn in SIZES.items():
+
+    @lowers(_python)
+    def _size(a: Any, b: Any, _fn: Any = _fn, _python: Any = _python) -> Any:
+        known = isinstance(a, int) and isinstance(b, int)
+        return _python(a, b) if known else _fn(*pair(a, b))
+
+
+@lowers("rsub")
+def _rsub(a: Output, b: Any, alpha: Any = 1) -> Any:
+    return TABLE[torch.ops.aten.sub](like(b, a), a, alpha)
+
+
+@lowers("div")
+def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    a, b = pair(a, b)
+    if rounding_mode == "floor":
+        return _floor_divide(a, b)
+    if rounding_mode is not None:
+        raise Unsupported(f"division rounded by {rounding_mode}")
+    if a.get_element_type().is_integral():
+        a, b = cast(a, torch.float32), cast(b, torch.float32)
+    return ov.divide(a, b)
+
+
+@lowers("floor_divide", operator.floordiv)
+def _floor_divide(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    a, b = pair(a, b)
+    if a.get_element_type().is_real():
+        return ov.floor(ov.divide(a, b))
+    return ov.divide(ov.subtract(a, ov.floor_mod(a, b)), b)  # divide truncates integers
+
+
+# ---- types
+
+
+@lowers("to", "_to_copy", "type_as")
+def _to(x: Output, *options: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
+    for value in options:  # a device, flags, a type; or a tensor, for type_as and to.other
+        dtype = torch_type(value) if isinstance(value, Output) else dtype
+        dtype = value if isinstance(value, torch.dtype) else dtype
+    return x if dtype is None else cast(x, dtype)
+
+
+# ---- activations
+
+
+@lowers("clamp", "hardtanh", "clamp_min")
+def _clamp(x: Output, low: Any = None, high: Any = None) -> Any:
+    if isinstance(low, Output) or isinstance(high, Output):
+        for bound, limit in ((low, ov.maximum), (high, ov.minimum)):
+            x = x if bound is None else limit(x, like(bound, x)).output(0)
+        return x
+    largest = float(np.finfo(np.float32).max)
+    return ov.clamp(x, -largest if low is None else low, largest if high is None else high)
+
+
+lowers("clamp_max")(lambda x, high: _clamp(x, None, high))
+lowers("leaky_relu")(lambda x, slope=0.01: ov.prelu(x, like(slope, x)))
+lowers("prelu")(lambda x, weight: ov.prelu(x, weight))
+
+
+@lowers("elu")
+def _elu(x: Output, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Any:
+    if scale != 1 or input_scale != 1:
+        raise Unsupported("scaled elu")
+    return ov.elu(x, alpha)
+
+
+@lowers("softplus")
+def _softplus(x: Output, beta: float = 1, threshold: float = 20) -> Any:
+    if beta != 1:
+        raise Unsupported("softplus with beta")
+    return ov.softplus(x)
+
+
+@lowers("gelu")
+def _gelu(x: Output, approximate: str = "none") -> Any:
+    return ov.gelu(x, "tanh" if approximate == "tanh" else "erf")
+
+
+for _name, _fn in (("softmax", ov.softmax), ("log_softmax", ov.log_softmax)):
+    lowers(_name, f"_{_name}")(lambda x, dim, dtype=None, _fn=_fn: _fn(x, dim % rank(x)))
+
+
+# ---- normalization and matrix products
+
+
+@lowers("layer_norm")
+def _layer_norm(
+    x: Output, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Any:
+    dims = list(range(rank(x) - len(shape), rank(x)))
+    flat = rank(x) == 4 and len(dims) == 1
+    # MVN of a 4-D tensor over its last axis alone has no fast kernel
+    y = ov.reshape(x, np.array([-1, shape[0]], np.int64), False).output(0) if flat else x
+    y = ov.mvn(y, np.array([1] if flat else dims, np.int64), True, eps, "inside_sqrt")
+    y = y if weight is None else ov.multiply(y, weight)
+    y = y if bias is None else ov.add(y, bias)
+    return ov.reshape(y, ov.shape_of(x, Type.i64), False) if flat else y
+
+
+@lowers("group_norm")
+def _group_norm(x: Output, groups: int, weight: Any, bias: Any, eps: float = 1e-5, *_: Any) -> Any:
+    if weight is None or bias is None:
+        raise Unsupported("group norm without weight")
+    return ov.group_normalization(x, weight, bias, groups, eps)
+
+
+lowers("matmul", "bmm")(lambda a, b: ov.matmul(a, b, False, False))
+lowers("embedding")(lambda weight, indices, *_: ov.gather(weight, indices, scalar(0)))

@@ -1,0 +1,131 @@
+"""CompiledModel: a model that OpenVINO runs as a whole."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...capture.signature import Signature
+from ...errors import EngineError
+from ..base import EngineModel, ProfiledOperator
+from .profile import executed_operators
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def import_openvino() -> Any:
+    """The package openvino; an EngineError that says how to install it if there is none."""
+    try:
+        import openvino
+    except ImportError as e:
+        raise EngineError(
+            "the engine 'openvino' needs the package openvino: pip install openvino "
+            f"(or use compile('reference')). Importing it failed: {e}"
+        ) from e
+    return openvino
+
+
+class CompiledModel(EngineModel):
+    """A model compiled for OpenVINO.
+
+    Each combination of input shapes is compiled on first use, since static shapes are faster. From
+    the ninth combination on (`shapes`), one model for any shape is used. It may be called from
+    several threads at once.
+    """
+
+    shapes = 8
+
+    def __init__(
+        self, core: Any, built: openvino.Model, signature: Signature, settings: dict[str, Any]
+    ) -> None:
+        super().__init__(signature)
+        self.core, self.model, self.settings = core, built, settings
+        self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
+        self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
+        self.lock = threading.Lock()
+        self.local = threading.local()
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """One inference; the results share no memory with the model."""
+        arrays = [t.contiguous().numpy(force=True) for t in inputs]
+        request = self._request(tuple(a.shape for a in arrays))
+        for i, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
+            request.bind(i, array if array.dtype == dtype else array.astype(dtype))
+        results = request.infer(share_outputs=True).to_tuple()
+        return [torch.from_numpy(np.array(r)) for r in results]
+
+    def profile(self, inputs: Sequence[torch.Tensor], rounds: int) -> list[ProfiledOperator]:
+        """See `EngineModel.profile`. The model is compiled again, with OpenVINO's timers on."""
+        settings = self.settings | {"PERF_COUNT": True}
+        timed = CompiledModel(self.core, self.model, self.signature, settings)
+        timed.run(inputs)  # compiles
+        (request,) = (r.request for r in timed.local.requests.values())
+        milliseconds: Counter[str] = Counter()
+        for _ in range(rounds):
+            timed.run(inputs)
+            for node in request.get_profiling_info():
+                if node.status.name == "EXECUTED":
+                    milliseconds[node.node_name] += 1e3 * node.real_time.total_seconds() / rounds
+        return executed_operators(timed.model, request.get_compiled_model(), milliseconds)
+
+    def _request(self, shapes: tuple) -> _Request:
+        """This thread's request for these shapes."""
+        cache = self.local.__dict__.setdefault("requests", OrderedDict())
+        if shapes not in cache:
+            cache[shapes] = _Request(self.compiled(shapes).create_infer_request())
+            if len(cache) > self.shapes:
+                cache.popitem(last=False)
+        cache.move_to_end(shapes)
+        return cache[shapes]
+
+    def compiled(self, shapes: tuple) -> Any:
+        """The openvino.CompiledModel for these input shapes, or the one for any shape."""
+        with self.lock:
+            if shapes not in self.by_shape and len(self.by_shape) < self.shapes:
+                try:
+                    self.by_shape[shapes] = self._compile(shapes)
+                except RuntimeError:  # some models compile for any shape only
+                    self.by_shape[shapes] = self._any_shape()
+            return self.by_shape[shapes] if shapes in self.by_shape else self._any_shape()
+
+    def _any_shape(self) -> Any:
+        if None not in self.by_shape:
+            try:
+                self.by_shape[None] = self._compile(None)
+            except RuntimeError as e:
+                raise EngineError(
+                    f"OpenVINO cannot compile this model: {e}\nRun it with compile('reference')"
+                ) from e
+        return self.by_shape[None]
+
+    def _compile(self, shapes: tuple | None) -> Any:
+        model = self.model.clone()
+        if shapes is not None:
+            outputs = [p.output(0) for p in model.get_parameters()]
+            model.reshape(dict(zip(outputs, shapes, strict=True)))
+        return self.core.compile_model(model, "CPU", self.settings)
+
+
+class _Request:
+    """An infer request that reads its inputs in place, without a copy."""
+
+    def __init__(self, request: Any) -> None:
+        self.request, self.infer = request, request.infer
+        self.bound: dict[int, np.ndarray] = {}
+
+    def bind(self, i: int, array: np.ndarray) -> None:
+        """Use `array` as input `i`, and keep it alive until another array takes its place.
+
+        Binding the same memory again, as a loop over one buffer does, costs nothing.
+        """
+        last = self.bound.get(i)
+        if last is None or last.ctypes.data != array.ctypes.data:
+            tensor = import_openvino().Tensor(array, shared_memory=True)
+            self.request.set_input_tensor(i, tensor)
+            self.bound[i] = array
