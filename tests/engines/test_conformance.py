@@ -8,14 +8,15 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_structure
 
 import octavo
-from networks import NETWORKS, images, wrong_in_threads
+from networks import NETWORKS, calls, images, make, wrong_in_threads
 from octavo import CaptureError, EngineError
 from octavo.engines.base import ENGINES
 
 # engine -> dB against the reference, over all networks
 LEAST_SQNR = {"onnxruntime": 35, "openvino": 33, "reference": 200, "torch_int8": 50}
-# onnxruntime requantizes convolution outputs that feed float operators, here at many layers
-OF_ONE_NETWORK = {("onnxruntime", "dense"): 33}
+# onnxruntime requantizes convolution outputs that feed float operators, here at many layers: beyond
+# what calibration saw it clips them, where the reference does not (docs/deploy.md)
+CLIPPED = {("onnxruntime", "dense")}
 
 
 def example(name):
@@ -37,13 +38,18 @@ def test_it_computes_what_the_reference_does_at_any_batch_size(name, engine, qua
     """A value of 8 bits that is rounded the other way is a step, 1/256 of its range, away."""
     q, inputs = quantized(name)
     fast = q.compile(engine)
+    # not those that come after whatever was made before: the network may be made already
+    torch.manual_seed(0)
     for batch in (1, 3, 8):
         args, kwargs = inputs(batch)
+        if (engine, name) in CLIPPED:
+            make(name)  # seeds: the inputs are those of its calibration
+            args = (torch.cat([x for (x,) in calls(inputs)])[:batch],)
         expected, got = q(*args, **kwargs), fast(*args, **kwargs)
         assert tree_structure(got) == tree_structure(expected)
         for e, g in zip(tree_leaves(expected), tree_leaves(got), strict=True):
             assert (g.shape, g.dtype) == (e.shape, e.dtype)
-        assert octavo.sqnr(expected, got) > OF_ONE_NETWORK.get((engine, name), LEAST_SQNR[engine])
+        assert octavo.sqnr(expected, got) > LEAST_SQNR[engine]
 
 
 def test_results_are_the_callers_own_and_inputs_are_left_as_they_are(engine, quantized):
