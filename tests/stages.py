@@ -2,6 +2,7 @@
 
 import torch
 
+import octavo
 from octavo import Config
 from octavo.calibrate.ranges import Ranges
 from octavo.capture.export import capture
@@ -34,3 +35,13 @@ def converted(net, batches, **settings):
     for x in batches:
         ranges.observe([x])
     return convert(sites, ranges, QuantizedWeights(sites.graph.module, sites.weight_spec))
+
+
+def quantize(net, x):
+    """A network quantized by the extremes of one batch, however noisy the result."""
+    return octavo.quantize(net.eval(), x, config=Config(observer="minmax", min_sqnr=0))
+
+
+def rows(q):
+    """operator -> row of the report."""
+    return {r.operator: r for r in q.report().rows}

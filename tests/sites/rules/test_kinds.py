@@ -1,0 +1,160 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import octavo
+from octavo.graph import ops
+from octavo.graph.operators import OPERATORS, Kind
+from octavo.sites.rules.kinds import RULES
+from stages import quantize, rows
+
+
+def lam(fn):
+    class Lambda(nn.Module):
+        def forward(self, x):
+            return fn(x)
+
+    return Lambda()
+
+
+FLOATS = {
+    "softmax": nn.Softmax(dim=1),
+    "layer_norm": nn.LayerNorm(8),
+    "group_norm": nn.GroupNorm(2, 8),
+    "gelu": nn.GELU(),
+    "elu": nn.ELU(),
+    "softplus": nn.Softplus(),
+}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_float_operators_between_int8_ones(kind):
+    net = nn.Sequential(lam(lambda x: x * 2), FLOATS[kind], nn.Conv2d(8, 4, 1))
+    x = torch.randn(4, 8, 8, 8)
+    q = quantize(net, x)
+    assert rows(q)[kind].precision == "float"
+    assert rows(q)["conv2d"].precision == "int8"
+    assert octavo.sqnr(net(x), q(x)) > 30
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
+
+
+THROUGH = {
+    "max_pool2d": nn.MaxPool2d(2),
+    "max_pool2d ceil": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "upsample_nearest2d": nn.Upsample(scale_factor=2),
+    "pad": nn.ConstantPad2d(1, 0.0),
+    "pad reflect": nn.ReflectionPad2d(1),
+    "reshape": lam(lambda x: x.reshape(x.shape[0], 8, 4, 16)),
+    "view": lam(lambda x: x.view(-1, 8, 16, 4)),
+    "permute": lam(lambda x: x.permute(0, 1, 3, 2)),
+    "transpose": lam(lambda x: x.transpose(2, 3)),
+    "slice": lam(lambda x: x[:, :, 1:6:2]),
+    "select": lam(lambda x: x[:, :, 3].unsqueeze(2)),
+    "split": lam(lambda x: x.split(3, dim=2)[1]),
+    "chunk": lam(lambda x: x.chunk(2, dim=3)[0]),
+    "squeeze": lam(lambda x: x.unsqueeze(1).squeeze(1)),
+    "expand": lam(lambda x: x[:, :, :1].expand(-1, -1, 5, -1)),
+    "pixel_shuffle": lam(lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2)),
+    "unbind": lam(lambda x: torch.stack(x.unbind(2)[:2], 2).reshape(x.shape[0], 8, 2, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", THROUGH)
+def test_integers_pass_through(kind):
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), THROUGH[kind], nn.Conv2d(8, 4, 1))
+    x = torch.randn(4, 3, 8, 8)
+    q = quantize(net, x)
+    if kind != "unbind":  # stack has no rule
+        assert {r.precision for r in q.report().rows} == {"int8"}
+        assert len([n for n in q.graph.nodes if n.target is ops.quantize]) <= 3
+        scales = [n.args[1] for n in q.graph.nodes if n.target is ops.quantize]
+        assert len(set(scales)) == 2  # the input's and the first convolution's
+    assert octavo.sqnr(net(x), q(x)) > 30
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
+
+
+AVERAGES = {
+    "avg_pool2d": nn.AvgPool2d(2),
+    "avg_pool2d counting its padding": nn.AvgPool2d(3, 2, 1),
+    "avg_pool2d one padding for all": lam(lambda x: torch._C._nn.avg_pool2d(x, [3], [2], [1])),
+    "avg_pool2d of all sorts": nn.AvgPool2d((3, 2), 2, (1, 0), ceil_mode=True),
+    "avg_pool2d padded": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d(1),
+    "adaptive_avg_pool2d 3": nn.AdaptiveAvgPool2d(3),
+    "mean": lam(lambda x: x.mean((2, 3), keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_averages_read_integers(kind):
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), AVERAGES[kind], nn.Conv2d(8, 4, 1))
+    x = torch.randn(4, 3, 8, 8)
+    q = quantize(net, x)
+    assert rows(q)[kind.split()[0]].precision == "int8"
+    assert octavo.sqnr(net(x), q(x)) > 30
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
+
+
+class Between(nn.Module):
+    """An operator between two convolutions."""
+
+    def __init__(self, fn):
+        super().__init__()
+        self.first, self.last, self.fn = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1), fn
+
+    def forward(self, x):
+        return self.last(self.fn(self.first(x).relu()))
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (5, 11)])
+def test_bilinear_interpolation_reads_and_gives_integers(align, size):
+    net = Between(lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=align))
+    q, x = quantize(net, torch.randn(8, 3, 8, 8)), torch.randn(3, 3, 8, 8)
+    row = rows(q)["upsample_bilinear2d"]
+    assert (row.precision, row.activation_bits) == ("int8", 8)
+    assert row.low <= 0 < row.high
+    assert octavo.sqnr(net(x), q(x)) > 30
+    for engine in ("openvino", "torch_int8", "onnxruntime"):
+        assert octavo.sqnr(q(x), q.compile(engine)(x)) > 35
+
+
+def test_a_sum_reads_and_gives_integers():
+    net = Between(lambda x: x.sum(dim=(2, 3), keepdim=True) / 8)
+    q, x = quantize(net, torch.randn(8, 3, 8, 8)), torch.randn(3, 3, 8, 8)
+    assert octavo.sqnr(net(x), q(x)) > 30
+    plain = Between(lambda x: x.sum(dim=(2, 3), keepdim=True))
+    q = quantize(plain, torch.randn(8, 3, 8, 8))
+    assert rows(q)["sum"].precision == "int8"
+    assert octavo.sqnr(plain(x), q(x)) > 30
+    for engine in ("openvino", "torch_int8", "onnxruntime"):
+        assert octavo.sqnr(q(x), q.compile(engine)(x)) > 35
+
+
+def test_a_sum_of_integers_stays_as_it_is():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(9, 6), nn.Linear(6, 2)
+
+        def forward(self, ids):
+            count = (ids > 0).sum(1, keepdim=True)
+            return self.head(self.embed(ids).sum(1) / count)
+
+    net, ids = Counted(), torch.randint(1, 9, (16, 5))
+    q = quantize(net, ids)
+    reasons = [r.reason for r in q.report().rows if r.operator == "sum"]
+    assert "its input is not a floating point tensor" in reasons
+    assert octavo.sqnr(net(ids), q(ids)) > 30
+
+
+def test_every_kind_has_a_rule_and_every_row_with_a_kind_is_registered():
+    assert set(RULES) == set(Kind)
+    patterns = {p for p in octavo.DEFAULT_PATTERNS if not isinstance(p, tuple)}
+    assert all(row.pattern in patterns for row in OPERATORS.values() if row.kind)
+
+
+def test_no_nodes_make_no_site():
+    with pytest.raises(IndexError):
+        _ = RULES[Kind.LAYOUT]([]).operator
