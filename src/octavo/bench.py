@@ -50,7 +50,7 @@ def compare_engines(
 ) -> list[Result]:
     """Compare eager float, float OpenVINO and int8 OpenVINO on one input, called in turns.
 
-    data: calibration data, of which the first call is taken; None for a random batch.
+    data: data as for `quantize`, of which the first call is used; None for a random batch.
     rounds: timed calls of each. threads: CPU threads of each; all of them by default.
     """
     args, kwargs = example_call(model, quantized, data, batch)
@@ -81,7 +81,7 @@ def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: 
 
 
 def random_call(signature: Signature, batch: int, length: int = 128) -> Call:
-    """Random inputs for a signature, its integers 0: `batch` samples, other free sizes `length`."""
+    """Random inputs for a signature (integers: 0), with sizes `batch` and, elsewhere, `length`."""
     tensors: list[Tensor] = []
     for dtype, shape in signature.inputs:
         size = [(length if i else batch) if d is None else d for i, d in enumerate(shape)]

@@ -12,32 +12,34 @@ OBSERVER_NAMES = ("minmax", "moving_average", "percentile", "mse", "entropy")
 
 @dataclass(frozen=True)
 class Config:
-    """How to quantize. The defaults are right for most models: the preset "balanced".
+    """How to quantize. The defaults, the preset "balanced", suit most models.
 
     observer: how activation ranges are chosen: "minmax" (nothing clipped), "moving_average" (of
         each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
         error) or "entropy" (least KL divergence, as in TensorRT; clips most).
     keep_float: sites that stay float. Each entry is a module path ("head", "blocks.*.mlp"; it
-        stands for all that is inside), a module type (`nn.LayerNorm` or "LayerNorm"), an operator
+        matches everything inside), a module type (`nn.LayerNorm` or "LayerNorm"), an operator
         ("conv2d"), a regular expression ("re:layer[34].*"), or a site's name or number in the
         report. An entry that matches nothing is an error.
     min_sqnr: in dB. Where the SQNR of the output on calibration data is lower, the sites that cause
         most of the noise fall back to float, with a warning. 0 turns this off.
     target_sqnr: in dB. Keep as few sites float as it takes for the output to reach this SQNR.
     optimize: "size" (int8 wherever a rule allows it) or "latency": measure on this machine, and
-        keep float what makes the whole model slower as int8. Takes some seconds.
-    equalize: give the channels of a value similar ranges, by moving a scale per channel from the
-        layers before it into those after it. Done where a trial on a few samples shows a gain.
+        keep operators float whose int8 form makes the whole model slower. Takes some seconds.
+    equalize: bring the channels of a value to similar ranges, by moving a scale per channel from
+        the layers before it into those after it. Kept where a trial on a few samples shows a gain.
     correct_biases: correct the shift that quantization causes in the mean of each channel. Kept
-        where it raises the SQNR on samples that it was not computed from.
+        where it raises the SQNR on held-out samples.
     round_weights: round each weight so that later weights compensate its error (GPTQ), in layers
-        with enough calibration data. Kept where it raises the SQNR on other samples.
-    rounding_seconds: after this long, remaining layers keep the nearest integers.
+        with enough calibration data. Kept where it raises the SQNR on held-out samples.
+    rounding_seconds: time limit for round_weights; layers not reached keep nearest rounding.
     reduce_range: use 7-bit weights, to avoid int16 saturation on x86 CPUs without VNNI. "auto"
         (as this machine needs it), True or False.
     tune_samples: number of calibration samples kept for tuning.
-    measure_samples: number of calibration samples kept to measure SQNR on; they are not those kept
-        for tuning, if there are enough.
+    measure_samples: number of calibration samples kept to measure SQNR on; they differ from those
+        kept for tuning, if there are enough.
+
+    Raises ConfigError for an unknown name or a value out of range.
 
     >>> Config.from_json(Config(keep_float=("head.*",)).to_json()).keep_float
     ('head.*',)
@@ -95,7 +97,7 @@ PRESETS: dict[str, Config] = {
 
 
 def as_config(config: Config | str | None) -> Config:
-    """The settings of a preset's name, "balanced" for None; ConfigError for anything else.
+    """A `Config` as it is, or that of a preset's name (None: "balanced"); else raises ConfigError.
 
     >>> as_config("fast").correct_biases
     False

@@ -1,4 +1,4 @@
-"""What this machine's CPU can do, as far as it decides what integers are safe."""
+"""CPU features that decide whether 8-bit weights are safe."""
 
 import platform
 
@@ -8,9 +8,9 @@ X86 = ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 def saturates_pairs() -> bool:
-    """Whether products of uint8 and int8 are added in pairs in 16 bits, where 2 * 255 * 127 ends.
+    """Whether pairs of uint8 x int8 products are added in int16, which 2 * 255 * 127 overflows.
 
-    So on x86 without the VNNI instructions (vpmaddubsw saturates); weights of 7 bits always fit:
+    True on x86 without VNNI instructions (vpmaddubsw saturates); 7-bit weights always fit:
     2 * 255 * 63 < 2**15. ARM's kernels widen first.
     """
     if platform.machine().lower() not in X86:

@@ -9,7 +9,7 @@ class OctavoError(Exception):
 
 
 class CaptureError(OctavoError):
-    """The model could not be captured by torch.export, or was called unlike it was captured."""
+    """The model could not be captured by torch.export, or got arguments unlike those at capture."""
 
 
 class DataError(OctavoError):
@@ -17,7 +17,7 @@ class DataError(OctavoError):
 
 
 class ConfigError(OctavoError):
-    """A setting is unknown, out of range, or a rule in it matches nothing."""
+    """A setting is unknown or out of range, or a name in it matches nothing."""
 
 
 class PatternError(OctavoError):
@@ -37,7 +37,7 @@ class FormatError(OctavoError):
 
 
 class CollapseWarning(UserWarning):
-    """Quantized sites were turned float because the output had lost too much accuracy."""
+    """Sites fell back to float because the quantized output had lost too much accuracy."""
 
 
 class PartitionWarning(UserWarning):
@@ -45,7 +45,7 @@ class PartitionWarning(UserWarning):
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """For a message about a name that is not known: the nearest, and what there is."""
+    """For a message about an unknown name: similar names, and the known ones."""
     everything = sorted(known)
     near = difflib.get_close_matches(name, everything, 8, 0.4)
     there = f"There are: {', '.join(everything[:40])}"

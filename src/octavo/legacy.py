@@ -3,7 +3,7 @@
 A handler is a class with `__init__(quantizer, node)`, `observe(node, env)` and
 `quantize(quantizer, node, load_arg)`; what `quant_ctor` makes has `observe(node, env)` and
 `quantize(input)`. They may create nodes of PyTorch's own quantized dtypes, which are dequantized by
-the method of that name. No rule and no stage knows of this form: it is adapted here.
+the method of that name. Rules and stages know nothing of this form; this module adapts it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def traced(model: nn.Module) -> fx.GraphModule:
 
 
 class DefaultQuant:
-    """Observes one value and quantizes it: a base for what `quant_ctor` makes.
+    """Observes one value and quantizes it: a base class for what `quant_ctor` returns.
 
-    Override `qparams` to choose scale and zero_point otherwise.
+    Override `qparams` to choose scale and zero_point differently.
     """
 
     def __init__(self, quantizer: Any, node: fx.Node) -> None:
@@ -46,7 +46,7 @@ class DefaultQuant:
         self.all_tensors = True
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
-        """Look at the value `node` took."""
+        """Record the value of `node`; raises DataError if it holds NaN or infinity."""
         value = env[node.name]
         if not isinstance(value, Tensor):
             self.all_tensors = False
@@ -57,7 +57,7 @@ class DefaultQuant:
             raise DataError(f"the output of {describe(node)} has {e}") from e
 
     def merge(self, other: DefaultQuant) -> None:
-        """Add what another value showed: the two will share scale and zero_point."""
+        """Add the observations of another value that will share scale and zero_point."""
         self.observer.merge(other.observer)
         self.all_tensors &= other.all_tensors
 
@@ -74,7 +74,7 @@ class DefaultQuant:
 
 
 class HandlerRule(Rule):
-    """The site of a handler: it reads all its inputs as integers, and what it emits is integers."""
+    """A rule that wraps a handler: it reads all inputs as integers, and its output is integers."""
 
     def __init__(self, handler_type: Handler, quantizer: Any, nodes: Sequence[fx.Node]) -> None:
         super().__init__(nodes)
@@ -82,11 +82,11 @@ class HandlerRule(Rule):
         self.handler = handler_type(quantizer, nodes[-1])
 
     def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
-        """Whatever its nodes read of others."""
+        """All inputs from outside the site."""
         return [i for n in self.nodes for i in n.all_input_nodes if i not in self.nodes]
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
-        """As the handler does."""
+        """Call the handler's `observe`."""
         self.handler.observe(node, env)
 
     def emit(self, emitter: Emitter) -> Any:
@@ -116,7 +116,7 @@ class Adapter:
         self._emitting: HandlerEmitter | None = None
 
     def patterns(self, module: fx.GraphModule) -> dict[Pattern, Handler]:
-        """The table with a rule in each handler's place."""
+        """The pattern table, with each handler wrapped in a rule."""
         self.modules = dict(module.named_modules())
         return {
             pattern: handler
@@ -126,7 +126,7 @@ class Adapter:
         }
 
     def watches(self, sites: Sites) -> Mapping[fx.Node, Watch] | None:
-        """Who looks at the values that are read as integers; None for Octavo's own observers."""
+        """The `observe` of each value read as integers; None for Octavo's own observers."""
         make = self.quantizer.quant_ctor or (DefaultQuant if self.is_traced else None)
         if make is None:
             return None
@@ -160,7 +160,7 @@ class Adapter:
         return self._emitting.run()
 
     def _quant_of(self, sites: Sites, node: fx.Node) -> Any:
-        """The object that quantizes a value: of all that share its scale, merged."""
+        """The object that quantizes a value, merged over all values that share its scale."""
         group = sites.demand.group_of(node)
         first, *rest = (self.quants[n] for n in sites.groups[group])
         if rest:
@@ -171,7 +171,7 @@ class Adapter:
             first.node = group
         return first
 
-    # ---- what handlers and quants ask while they emit
+    # ---- for handlers and quants while they emit
 
     @property
     def emitting(self) -> HandlerEmitter:
@@ -210,22 +210,22 @@ class HandlerEmitter(GraphEmitter):
             self.root = self.source
 
     def is_read_later(self, node: fx.Node) -> bool:
-        """In a traced graph tensors are copied where they stand."""
+        """In a traced graph tensors are copied in graph order, not on first use."""
         return not self.adapter.is_traced and super().is_read_later(node)
 
     def copy(self, node: fx.Node) -> fx.Node:
-        """In a traced graph tensors stay what they are."""
+        """In a traced graph tensors stay as they are."""
         if not self.adapter.is_traced:
             return super().copy(node)
         self.floats[node] = self.graph.node_copy(node, self.load_float)
         return self.floats[node]
 
     def is_integers(self, node: fx.Node) -> bool:
-        """Those of PyTorch's own quantized dtypes as well."""
+        """Also true for PyTorch's own quantized dtypes."""
         return node in self.foreign or super().is_integers(node)
 
     def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
-        """As the value's quant does it."""
+        """Call the `quantize` of the value's quant."""
         if not self.adapter.quants:
             return super().quantize(node, value)
         q = self.adapter._quant_of(self.sites, node).quantize(value)
@@ -234,7 +234,7 @@ class HandlerEmitter(GraphEmitter):
         return q
 
     def dequantize(self, q: fx.Node) -> fx.Node:
-        """By PyTorch's method, where the dtype is PyTorch's."""
+        """With PyTorch's method, for PyTorch's own quantized dtypes."""
         if q in self.foreign:
             return self.graph.call_method("dequantize", (q,))
         return super().dequantize(q)

@@ -27,7 +27,7 @@ class Noise:
     def add(self, reference: Tensor, value: Tensor) -> None:
         """Add one pair of tensors of the same shape."""
         noise, signal = _energy(reference - value), _energy(reference)
-        if not math.isfinite(noise + signal):  # infinity less infinity, as masks have, is no noise
+        if not math.isfinite(noise + signal):  # inf - inf, as in masks, is no noise
             unequal = reference != value
             noise = _energy(reference[unequal] - value[unequal])
             signal = _energy(reference[torch.isfinite(reference)])
@@ -67,6 +67,8 @@ def _energy(t: Tensor) -> float:
 def sqnr(reference: Any, value: Any) -> float:
     """SQNR in dB of a tensor, or the worst of several (same structure), against a reference.
 
+    Only floating point tensors count. Equal tensors have an SQNR of inf.
+
     >>> round(sqnr(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])), 3)
     20.0
     """
@@ -87,7 +89,7 @@ def _floats(value: Any) -> list[Tensor]:
 class FloatReference:
     """The outputs of the float graph on some batches, to measure quantized graphs against.
 
-    batches: flat inputs. The outputs are found once, by the first measurement that runs the graph.
+    batches: flat inputs. The outputs are computed once, by the first measurement.
     """
 
     def __init__(self, module: fx.GraphModule, batches: Sequence[Sequence[Tensor]]) -> None:
@@ -96,7 +98,7 @@ class FloatReference:
 
     @torch.no_grad()
     def noise(self, module: fx.GraphModule) -> Noise:
-        """Noise of a graph's outputs, the noisiest of them."""
+        """The noise of a graph's noisiest output."""
         if self._outputs is None:
             self._outputs = [self.module(*inputs) for inputs in self.batches]
         outputs: list[Noise] = []
@@ -110,10 +112,10 @@ class FloatReference:
         values: Mapping[fx.Node, fx.Node],
         integers: Mapping[fx.Node, tuple[fx.Node, fx.Node]],
     ) -> tuple[Noise, dict[fx.Node, Noise]]:
-        """Noise of a graph's outputs, the noisiest, and of each of some values.
+        """The noise of a graph's noisiest output, and of each of the given values.
 
         values: node of the float graph -> the graph's node for the same value.
-        integers: which of its nodes are integers -> the nodes of their scale and zero_point.
+        integers: each integer node of the graph -> the nodes of its scale and zero_point.
         """
         outputs: list[Noise] = []
         references: list[Any] = []

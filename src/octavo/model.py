@@ -19,11 +19,12 @@ class QuantizedModel(nn.Module):
     """A quantized model: called like the model it came from, returns the same structure.
 
     It is an ordinary nn.Module: `.to(device)`, `.to(dtype)`, `state_dict()` and torch.export
-    work. Called as it is, it runs the reference engine: PyTorch arithmetic with the integers'
-    rounding, on any device, for checking rather than for speed. `compile()` makes it fast.
+    work. Called directly, it runs the reference engine: float arithmetic in PyTorch on
+    fake-quantized values, on any device, for checking rather than for speed. `compile()` makes it
+    fast.
 
-    graph_module: the quantized graph, flat tensors in, flat tuple out; its integers are plain
-        uint8 / int8 tensors, its operators ATen's, `octavo::quantize` and `octavo::dequantize`.
+    graph_module: the quantized graph, flat tensors in, flat tuple out; its integers are plain uint8
+        / int8 tensors, its operators are ATen's and those of `octavo/graph/ops.py`.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class QuantizedModel(nn.Module):
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model that was quantized; raises CaptureError for another call structure."""
+        """Called like the original model; CaptureError for arguments of another structure."""
         inputs = self.signature.flatten(args, kwargs)
         return self.signature.unflatten(self.graph_module(*inputs))
 
@@ -47,7 +48,7 @@ class QuantizedModel(nn.Module):
         return self.graph_module.graph
 
     def report(self) -> Report:
-        """What became of each operator, with ranges and SQNR; print it, or read `.rows`."""
+        """Precision, reason, range and SQNR of each operator; print it, or read `.rows`."""
         return self._report
 
     def compile(  # type: ignore[override]  # nn.Module's is torch.compile in place
@@ -93,27 +94,27 @@ class QuantizedParts(nn.Module):
         return {path: self.model.get_submodule(path) for path in self.paths}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model; its quantized parts run as they do alone."""
+        """Called like the original model; each quantized submodule runs as it does on its own."""
         return self.model(*args, **kwargs)
 
     def report(self) -> dict[str, Report]:
-        """The report of each part by its path."""
+        """The report of each quantized submodule, by path."""
         return {path: part.report() for path, part in self.parts.items()}
 
     def compile(self, engine: str = "openvino", **options: Any) -> QuantizedParts:  # type: ignore[override]
-        """A copy whose parts are compiled; see `QuantizedModel.compile`."""
+        """A copy with the submodules compiled; see `QuantizedModel.compile`."""
         compiled = {p: Compiled(part.compile(engine, **options)) for p, part in self.parts.items()}
         memo = {id(part): part for part in self.parts.values()}  # these are replaced, not copied
         return QuantizedParts(copy.deepcopy(self.model, memo), compiled)
 
 
 class Compiled(nn.Module):
-    """A compiled part in its place in a model."""
+    """A compiled submodule, in its place in a model."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         super().__init__()
         self.call = call
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the part."""
+        """Called like the submodule."""
         return self.call(*args, **kwargs)

@@ -9,7 +9,7 @@
     tune       Emission, samples          -> Tuned           octavo/tune
     search     all of these               -> which sites stay float      octavo/search
 
-Each stage returns a new value and leaves what it was given as it is.
+Each stage returns a new value and does not modify its input.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def quantize(
     max_drop: float = ...,
     progress: bool = ...,
 ) -> QuantizedModel:
-    """A whole model."""
+    """Quantize a whole model."""
 
 
 @overload
@@ -71,7 +71,7 @@ def quantize(
     target_sqnr: float | None = ...,
     progress: bool = ...,
 ) -> QuantizedParts:
-    """The named parts of one."""
+    """Quantize the named submodules of a model."""
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def quantize(
     max_drop: float = 0.005,
     progress: bool = True,
 ) -> QuantizedModel | QuantizedParts:
-    """An int8 model from a trained float one and a few hundred samples.
+    """Quantize a trained float model to int8, calibrated on a few hundred samples.
 
     >>> import octavo, torch
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
@@ -94,22 +94,22 @@ def quantize(
     >>> q(torch.rand(2, 3, 16, 16)).shape
     torch.Size([2, 8, 14, 14])
 
-    model: any nn.Module that torch.export can capture. It is quantized as it is in eval mode,
-        whatever mode it is in, and is never changed.
-    data: what the model will see. A tensor is one batch; a tuple or dict is the positional or
-        keyword inputs of one call; any other iterable, a DataLoader among them, gives such
-        batches, each seen once. Inside an iterable, what is beyond the arguments the model
-        takes (the labels of a DataLoader) is ignored.
+    model: any nn.Module that torch.export can capture. It is quantized in eval mode, whatever its
+        mode, and is never changed.
+    data: calibration data. A tensor is one batch; a tuple or dict is the positional or keyword
+        inputs of one call; any other iterable, such as a DataLoader, yields such batches, each read
+        once. Inside an iterable, items beyond the arguments that the model takes (the labels of a
+        DataLoader) are ignored.
         Calls may be of any batch size. Another size (a sequence's length) may differ from call
         to call if it does in the first two batches, or if it is the length of token ids.
-    submodules: quantize only these, by path, each with the inputs it sees while the whole model
+    submodules: quantize only these, by path, each calibrated on its inputs while the whole model
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
-    config: a `Config`, or "fast" (ranges only), "balanced" (the default: also what costs little and
-        helps accuracy) or "best" (the same on more samples).
+    config: a `Config`, or "fast" (ranges only), "balanced" (the default: also equalization, weight
+        rounding and bias correction) or "best" (the same on more samples).
     target_sqnr: in dB; keep as few operators float as it takes for the output's SQNR to reach it.
-    evaluate: a function of a model, called like yours, that returns a number, higher is better:
-        keep as few operators float as it takes for it to fall by no more than `max_drop`. It
-        should look at data that is not among the calibration data; it is called about ten times.
+    evaluate: a function that takes a model, called like yours, and returns a number, higher is
+        better: keep as few operators float as it takes for the number to drop by no more than
+        `max_drop`. It should use data outside the calibration data; it is called about ten times.
     progress: show a bar on a terminal during calibration.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
@@ -137,10 +137,10 @@ def quantize(
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What is known before ranges are observed.
+    """The result of the stages before observing.
 
-    taken: the first calls of the data, which were needed for it and are still to be observed.
-    steps: whether equalization was tried, and what it gained.
+    taken: calls of the data that were read for this and are still to be observed.
+    steps: equalization, if it was tried, and what it gained.
     """
 
     model: nn.Module
@@ -201,7 +201,7 @@ def finish(
 def _quantize_submodules(
     model: nn.Module, paths: Sequence[str], batches: Iterable[Call], config: Config
 ) -> QuantizedParts:
-    """Quantize submodules, each with the calls it sees while the whole model runs."""
+    """Quantize submodules, each calibrated on its calls while the whole model runs."""
     model = copy.deepcopy(model).eval()
     seen = SubmoduleCalls(model, paths, batches)
     prepared: dict[str, Prepared] = {}

@@ -1,4 +1,4 @@
-"""Quantizer: the three steps match -> observe -> quantize, for those who want the steps."""
+"""Quantizer: match, observe and quantize as separate steps."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ class Quantizer:
     >>> quantized(torch.rand(5, 3, 16, 16))[0].shape
     torch.Size([5, 8, 14, 14])
 
-    model: an nn.Module or a GraphModule; it is never changed. A table whose handlers are all of
-        the original kind (not `Rule`s) works on `torch.fx.symbolic_trace`'s graph of modules and
-        functions; any other on the graph of ATen operators that torch.export makes of the model
-        at the first `observe`.
+    model: an nn.Module or a GraphModule; it is never changed. If no handler in `patterns` is a
+        `Rule`, `torch.fx.symbolic_trace` turns it into a graph of modules and functions; otherwise
+        torch.export captures it as a graph of ATen operators at the first `observe`.
     patterns: pattern -> rule, or handler class of torch.fx's original quantizer (see
         `octavo.legacy`); default: all registered.
-    quant_ctor: makes the object that observes and quantizes a value, with `DefaultQuant`'s
-        methods; default: Octavo's own choice of ranges.
+    quant_ctor: called with (quantizer, node), returns the object that observes and quantizes a
+        value, with `DefaultQuant`'s methods; default: Octavo's own observers.
 
     sites: what was matched; None before the first call. ranges: what was observed. emission: the
     last quantized graph, and how it came from the float one.
@@ -62,9 +61,9 @@ class Quantizer:
             self._match(FloatGraph(legacy.traced(model), None))
 
     def capture(self, call: Call, *others: Call) -> None:
-        """Capture the model as called so, and match; `observe` does it when needed.
+        """Capture the model with this call, and match; `observe` does it when needed.
 
-        Sizes in which `others` differ are left free.
+        Sizes that differ between `call` and `others` are dynamic.
         """
         self._match(run_passes(capture(self.model, *call, others)))
 
@@ -82,9 +81,10 @@ class Quantizer:
         return graph.unflatten(self.ranges.observe(graph.flatten(args, kwargs)))
 
     def quantize(self) -> fx.GraphModule:
-        """The quantized graph. From a captured model: flat tensors in, flat tuple out.
+        """The quantized graph; for a captured model, flat tensors in and a flat tuple out.
 
-        May be called again, after more `observe` or not: the same ranges give the same graph.
+        May be called again, also after further calls of `observe`: the same ranges yield the same
+        graph. Raises DataError if nothing was observed.
         """
         if self.sites is None or self.ranges is None:
             raise DataError("nothing was observed: call observe(*inputs) before quantize()")
@@ -95,7 +95,7 @@ class Quantizer:
             self.emission = convert(self.sites, self.ranges, weights)
         return self.emission.module
 
-    # ---- what handlers of the original kind ask
+    # ---- for handlers of torch.fx's original kind
 
     @property
     def modules(self) -> dict[str, nn.Module]:

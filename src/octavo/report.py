@@ -26,10 +26,9 @@ class Row:
     """One operator, or several that became one.
 
     site: its number, for `Config.keep_float`; None for an operator without a rule.
-    sqnr: dB against float on calibration data, of what this site computes in the quantized model
-        (what came in from before it included, its own output's rounding not); None where it was
-        not measured.
-    low, high: the range of its output as integers; None where the output is float.
+    sqnr: in dB against float on calibration data, of the site's output before it is quantized
+        (noise from the sites before it included); None where it was not measured.
+    low, high: the real range that its output's integers cover; None where the output is float.
     multiply_adds: per sample.
     """
 
@@ -54,9 +53,9 @@ class Row:
 class Report:
     """`rows`, one per site in graph order, and totals. `print(report)` shows the table.
 
-    output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there
-    are several); bytes are those of all tensors, before and after; steps are what was done for
-    accuracy and what each gained.
+    output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there are
+    several); bytes are those of all tensors, before and after; steps are the methods tried to raise
+    the SQNR and what each gained.
     """
 
     rows: tuple[Row, ...]
@@ -67,7 +66,7 @@ class Report:
 
     @property
     def int8_share(self) -> float:
-        """The share of multiply-adds done in int8, 0 to 1."""
+        """The share of multiply-adds that run in int8, 0 to 1."""
         total = sum(r.multiply_adds for r in self.rows)
         done = sum(r.multiply_adds for r in self.rows if r.precision == "int8")
         return done / total if total else 0.0
@@ -170,7 +169,7 @@ def make_report(
 
 
 def _is_work(node: fx.Node) -> bool:
-    """Whether a node computes tensors from tensors; sizes, parts and constants are no work."""
+    """Whether a node computes tensors from tensors, unlike sizes, list items and constants."""
     if not node.op.startswith("call") or operator_name(node) in IGNORED:
         return False
     return all(_tensors(n) for n in ([node], node.all_input_nodes))

@@ -41,10 +41,10 @@ def quantize_sharded(
 ) -> QuantizedModel:
     """`octavo.quantize` by all processes of a torch.distributed job, each with a share of the data.
 
-    Every rank calls it with the same model and settings, and gets the same int8 model. Observers
-    of extremes and histograms merge exactly: the result is that of one process bit for bit, if
-    rank r of n has its batches r, r + n, r + 2 n and so on. All ranks capture and equalize with
-    the first batches of all; rank 0 converts, tunes and evaluates.
+    Every rank calls it with the same model and settings, and gets the same int8 model. Observers of
+    extremes and histograms merge exactly: the result is bit-identical to that of one process if
+    rank r of n has its batches r, r + n, r + 2 n and so on. All ranks capture and equalize with the
+    first batches of every rank; rank 0 converts, tunes and evaluates.
 
         # torchrun --nproc-per-node 4 calibrate.py
         dist.init_process_group("gloo")
@@ -53,10 +53,11 @@ def quantize_sharded(
         if dist.get_rank() == 0:
             octavo.save(q, "model.octavo")
 
-    timeout: in seconds; how long a rank waits for the others at each of the three places where
-        they meet. The last is while rank 0 converts and tunes.
+    shard: this rank's batches, in any form that `octavo.quantize` takes.
+    timeout: in seconds; how long a rank waits for the others at each of three synchronizations. The
+        last wait is while rank 0 converts and tunes.
 
-    Raises OctavoError on every rank where one of them fails, dies, or has another model.
+    Raises OctavoError on every rank if one of them fails, dies, or has a different model.
     """
     ranks = Ranks(timeout)
     config = as_config(config)
@@ -77,7 +78,7 @@ def quantize_sharded(
 
 
 class _Observed(NamedTuple):
-    """What a rank has seen, and of what model."""
+    """The observations of a rank, and what identifies its model."""
 
     checksum: int
     graph: str
@@ -85,7 +86,7 @@ class _Observed(NamedTuple):
 
 
 class _Share:
-    """What a rank does between the places where all meet."""
+    """The work of a rank between synchronizations."""
 
     prepared: Prepared
     ranges: Ranges
@@ -94,7 +95,7 @@ class _Share:
         self.model, self.config = model, config
 
     def observe(self, lead: list[Call], own: Iterable[Call]) -> _Observed:
-        """Capture and equalize with what all ranks have, then observe what is this one's."""
+        """Capture and equalize with the first batches of all ranks, then observe the own share."""
         self.prepared = prepare(self.model, iter(lead), self.config)
         self.ranges = Ranges(self.prepared.sites)
         graph = self.prepared.graph
@@ -103,7 +104,7 @@ class _Share:
         return _Observed(_checksum(self.model), str(graph.graph), self.ranges.state())
 
     def finish(self, shown: list[_Observed], evaluate: Evaluate | None, max_drop: float) -> bytes:
-        """On rank 0: merge what all observed, convert and tune; a file of the model."""
+        """On rank 0: merge all observations, convert and tune; returns the saved model's bytes."""
         for rank, other in enumerate(shown):
             if other[:2] != shown[0][:2]:
                 raise OctavoError(f"rank {rank} has other weights, or another graph, than rank 0")
@@ -113,7 +114,7 @@ class _Share:
 
 
 def _checksum(model: nn.Module) -> int:
-    """Of all weights, bit for bit."""
+    """CRC-32 of all weights."""
     found = 0
     for name, t in model.state_dict().items():
         raw = t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

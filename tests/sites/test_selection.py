@@ -52,6 +52,7 @@ ALL = ["stem", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down", "
         (nn.Linear, ALL),
         ("re:(stem|head)", ["stem", "head"]),
         (0, ["stem"]),
+        ("1", ["blocks.0.up"]),  # no module has this path
         ("linear_1", ["blocks.0.up"]),
     ],
 )
@@ -75,6 +76,7 @@ def test_numbers_are_those_of_the_report():
         ("re:(", "is no regular expression"),
         (99, "numbered 0 to"),
         (-1, "numbered 0 to"),
+        ("99", "numbered 0 to"),
     ],
 )
 def test_an_entry_that_names_nothing_is_an_error(entry, message):

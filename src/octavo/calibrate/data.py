@@ -1,4 +1,4 @@
-"""Calibration data, in whatever form it comes, as calls of the model."""
+"""Calibration data, in any accepted form, as calls of the model."""
 
 import inspect
 import math
@@ -24,9 +24,9 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
 
     A tensor is one batch, a tuple the positional and a dict the keyword inputs of one call; any
     other iterable (a list, a generator, a DataLoader) yields such batches one after the other,
-    and so does a tuple of more tensors, all alike, than the model takes (`images.split(32)`).
-    Inside an iterable a list is taken like a tuple, and what is beyond the number of arguments
-    the model takes (labels) is dropped. numpy arrays are taken like tensors. Raises DataError
+    and so does a tuple of similar tensors, more than the model takes (`images.split(32)`). Inside
+    an iterable a list is treated like a tuple, and items beyond the number of arguments that the
+    model takes (labels) are dropped. numpy arrays are treated like tensors. Raises DataError
     for no data, other types, and NaN or infinity in a floating point tensor.
 
     >>> labelled = [(torch.rand(2, 4), torch.tensor([0, 1]))]
@@ -89,7 +89,7 @@ def _check(call: Call, index: int) -> None:
     for t in tensors:
         if t.numel() == 0:
             raise DataError(f"batch {index} of the calibration data has an empty tensor {_of(t)}")
-        # minus infinity is how masks say no; where it would be quantized the observer objects
+        # masks may hold -inf; where it would be quantized, the observer raises an error
         if t.is_floating_point() and not (t < math.inf).all():
             raise DataError(
                 f"batch {index} of the calibration data holds NaN or infinity in a tensor "
@@ -110,7 +110,7 @@ def batch_size(call: Call, batched: bool = True) -> int:
 
 
 def some_samples(call: Call, start: int, stop: int, batched: bool = True) -> Call:
-    """The call with only these of its samples; all of it where that is unclear or it is one."""
+    """The call with only samples start to stop; tensors without a batch stay whole."""
     if not batched:
         return call
     size = batch_size(call)

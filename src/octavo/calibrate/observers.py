@@ -53,7 +53,7 @@ class Observer:
         return self.low, self.high
 
     def extremes(self) -> tuple[float, float]:
-        """Smallest and largest value seen, whatever `range` makes of them."""
+        """Smallest and largest value seen, even where `range` is narrower."""
         return self.range()
 
     def clipped(self, spec: QSpec) -> tuple[float, float]:
@@ -108,14 +108,14 @@ class MovingAverageObserver(Observer):
 
 
 class Histogram(Observer):
-    """A histogram that widens, from which subclasses choose the part of the range to keep.
+    """A histogram that widens as needed; subclasses choose how much of its range to keep.
 
     Bins are 2**exponent wide and aligned at 0. To widen, neighbours are summed in pairs, so
     counts stay exact: the same data (of normal floats) in any order, or in shards merged later,
-    give the same histogram bit for bit.
+    yield the same histogram bit for bit.
     """
 
-    counted = 1 << 18  # of a larger tensor's values about so many, evenly spread, are counted
+    counted = 1 << 18  # of a larger tensor, about so many evenly spaced values are counted
     half = 2048  # bins on each side of 0
     finest = -100  # exponent of the narrowest bins; its inverse must be a float32
 
@@ -131,7 +131,7 @@ class Histogram(Observer):
         if largest > 0:
             self._widen(math.frexp(largest / self.half)[1])
         # histc counts in float32: exact up to 2**24 a bin. It is given bin numbers, which a power
-        # of two makes exact, so that a value falls into the same bin in whatever company; wide
+        # of two makes exact, so that a value's bin does not depend on other values; wide
         # bins need float64, in which small values do not underflow and lose their sign.
         dtype = torch.float32 if self.exponent <= 0 else torch.float64
         flat = value.detach().reshape(-1)
@@ -242,7 +242,7 @@ class MSEObserver(Histogram):
 
 
 class EntropyObserver(Histogram):
-    """Clips at the magnitude that changes the distribution least: of least KL divergence.
+    """Clips at the magnitude of least KL divergence from the original distribution.
 
     After S. Migacz, "8-bit Inference with TensorRT", GTC 2017. P is the histogram, its clipped
     values added to the outermost integers' bins in proportion; Q spreads the values inside the

@@ -1,4 +1,4 @@
-"""The processes of a torch.distributed job: what each does, and where all meet."""
+"""The processes of a torch.distributed job: work on every rank, and exchange of results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The processes of torch.distributed's default group; each waits that long for the others."""
+    """The processes of torch.distributed's default group; each waits `seconds` for the others."""
 
     def __init__(self, seconds: float) -> None:
         if not (dist.is_available() and dist.is_initialized()):
@@ -26,7 +26,7 @@ class Ranks:
         self.group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
 
     def together(self, work: Callable[[], T]) -> list[T]:
-        """Do `work` here; what it gave on every rank. An error on one is raised on all."""
+        """Do `work` on this rank; returns the results of all. An error on one is raised on all."""
         own: Any
         failed: Exception | None = None
         try:
@@ -50,6 +50,6 @@ class Ranks:
 
 
 class _Failure(NamedTuple):
-    """Stands for what a rank would have given."""
+    """Takes the place of a failed rank's result."""
 
     reason: str

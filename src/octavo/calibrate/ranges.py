@@ -1,4 +1,4 @@
-"""Ranges: what calibration has seen of each value. The one thing that changes while data flow."""
+"""Ranges: what calibration observed of each value. The only state that changes meanwhile."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Watch = Callable[[fx.Node, Mapping[str, Any]], None]
 class Ranges:
     """Runs calls through the float graph and keeps an observer for each value to be quantized.
 
-    An observer for each value, not for each group of values that share a scale: which values do
-    changes when sites are turned float.
+    There is one observer per value, not per group of values that share a scale, because the groups
+    change when sites fall back to float.
 
     sites: whose values are observed.
-    watches: who else is shown the value of a node, with all live values by name, in the place of
-        Octavo's own observers.
+    watches: node -> a callback that gets the node and all live values by name, instead of Octavo's
+        own observers.
     macs: node -> multiply-adds per sample, of the nodes that have any.
     """
 
@@ -47,7 +47,7 @@ class Ranges:
 
     @torch.no_grad()
     def observe(self, inputs: Sequence[Any]) -> Any:
-        """Run the flat inputs of one call past the observers; returns the flat outputs.
+        """Run the flat inputs of one call and observe all values; returns the flat outputs.
 
         Values are freed at their last use, so memory is that of one forward pass.
         """
@@ -83,14 +83,14 @@ class Ranges:
                 f"the output of {describe(node)} has {e}: check the calibration data and weights"
             ) from e
 
-    # ---- what other processes saw
+    # ---- merging with other processes
 
     def state(self) -> dict[str, Observer]:
-        """What was seen of each value, by name: what travels between processes."""
+        """The observer of each value, by name, to be sent to other processes."""
         return {node.name: observer for node, observer in self.observers.items()}
 
     def merge(self, state: Mapping[str, Observer]) -> None:
-        """Add what another process saw of the same graph."""
+        """Merge the `state` of another process for the same graph."""
         self._found.clear()
         for node, observer in self.observers.items():
             observer.merge(state[node.name])

@@ -18,8 +18,8 @@ Batches = Sequence[Sequence[Tensor]]  # flat inputs of a graph
 class Samples:
     """Flat inputs to tune with, and others to measure noise on.
 
-    Where there are too few for both, those to measure on serve for both. Where calls are not
-    `batched`, each is one sample.
+    If there are too few for both, those to measure on serve for both. If calls are not `batched`,
+    each is one sample.
     """
 
     tuning: Batches
@@ -54,9 +54,9 @@ class Buffer:
 def keep_samples(
     graph: FloatGraph, calls: Iterable[Call], batched: bool, tuning: int, measuring: int
 ) -> tuple[Samples, list[Call]]:
-    """Take calls until there are so many samples to measure on and to tune with.
+    """Read calls until there are `measuring` samples to measure on and `tuning` to tune with.
 
-    Returns the samples, and the calls taken, which are still to be observed.
+    Returns the samples, and the calls read, which are still to be observed.
     """
     to_measure, to_tune = Buffer(measuring, batched), Buffer(tuning, batched)
     taken: list[Call] = []

@@ -37,10 +37,10 @@ def capture(
 ) -> FloatGraph:
     """Export `model`, as it is in eval mode, to a flat graph of ATen operators.
 
-    The first dimension of every tensor (the batch) is left free, and so are sizes that differ in
-    `others`, more calls of the model, and the length of (batch, length) integers; unless the
-    model fixes them. The model is left as it was. Raises CaptureError naming the line where
-    torch.export stopped.
+    The first dimension of every tensor (the batch) is dynamic, and so are sizes that differ in
+    `others`, more calls of the model, and the length of (batch, length) integers, unless the model
+    fixes them. The model is left as it was. Raises CaptureError naming the line where torch.export
+    stopped.
 
     >>> graph, signature = capture(nn.Linear(4, 2), (torch.rand(3, 4),))
     >>> graph(torch.rand(7, 4))[0].shape
@@ -82,7 +82,7 @@ def _export(
     arguments: dict[str, Any],
     others: Sequence[dict[str, Any]],
 ):
-    """torch.export with as much free as the model allows; see `capture`.
+    """torch.export with as many dynamic sizes as the model allows; see `capture`.
 
     A batch of 1 is doubled, since 1 would be specialised.
     """
@@ -122,7 +122,7 @@ def _free_batch(leaf: Any) -> Any:
 
 
 def _free(tokens: set[int], leaf: Any, *others: Any) -> Any:
-    """The batch, what differs, and the length of token ids or masks wherever it is the second."""
+    """Dynamic dimensions: the batch, those that differ, and the second if as long as token ids."""
     if not isinstance(leaf, Tensor) or not leaf.dim():
         return None
     differ = {d for o in others for d in range(leaf.dim()) if o.shape[d] != leaf.shape[d]}
@@ -132,7 +132,7 @@ def _free(tokens: set[int], leaf: Any, *others: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet():
-    """torch.export prints, logs and warns on its way to an exception that says the same."""
+    """Silence torch.export: it prints, logs and warns before it raises the same message."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""FloatGraph: what capture hands on, and every later stage reads."""
+"""FloatGraph: the result of capture, which every later stage reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FloatGraph(NamedTuple):
 
 
 def copied(graph: FloatGraph) -> FloatGraph:
-    """The same function as a graph of its own, which shares the tensors."""
+    """A copy of the graph, which shares the tensors."""
     copy = fx.Graph()
     copy.output(copy.graph_copy(graph.graph, {}))
     return FloatGraph(fx.GraphModule(graph.module, copy), graph.signature)

@@ -1,4 +1,4 @@
-"""In-place operators: which graphs they make depend on memory, and those that can be run now."""
+"""In-place operators: which write to shared memory, and which can be evaluated at capture."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def is_random(node: fx.Node) -> bool:
 
 
 def mutates_views(graph: fx.Graph) -> bool:
-    """Whether some in-place operator writes into a buffer, or what is later read by another name.
+    """Whether an in-place operator writes to a buffer, or to memory that another node reads later.
 
     Then replacing it by the operator that returns a new tensor (the pass `remove_in_place`) is
     not enough, and torch.export's own, slower, functionalization is needed.
@@ -43,11 +43,11 @@ def mutates_views(graph: fx.Graph) -> bool:
 
 
 def evaluate_writes(module: fx.GraphModule) -> None:
-    """Compute now what is written into tensors that depend on no input and no parameter.
+    """Evaluate writes to tensors that depend on no input and no parameter.
 
-    So masks of shifted windows are made, a slice at a time; they cost torch.export's
-    functionalization of the whole graph otherwise. Where others write to such a tensor as well,
-    or read it before it is finished, all stay as they are.
+    Masks of shifted windows are made like this, slice by slice; they would otherwise require
+    torch.export's functionalization of the whole graph. If other operators also write to such a
+    tensor, or read it before it is complete, nothing is changed.
     """
     fixed = _fixed(module.graph)
     needed: set[fx.Node] = set()
@@ -78,7 +78,7 @@ def evaluate_writes(module: fx.GraphModule) -> None:
 
 
 def _fixed(graph: fx.Graph) -> set[fx.Node]:
-    """What is made of numbers alone."""
+    """The nodes that depend only on numbers."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         if not isinstance(node.target, OpOverload):
@@ -104,7 +104,7 @@ def _read_unfinished(order: Sequence[fx.Node]) -> bool:
 
 
 def _is_made(node: fx.Node) -> bool:
-    """Whether a node makes a tensor of numbers: of those in the code, or of one."""
+    """Whether a node creates a tensor from numbers in the code, or fills one with a number."""
     listed = node.target is aten.lift_fresh_copy.default and node.args[0].op == "get_attr"  # type: ignore[union-attr]
     return listed or node.target in FACTORIES
 

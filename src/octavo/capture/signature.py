@@ -1,4 +1,4 @@
-"""Signature: a call of the model as the flat tensors of its graph, and the outputs back again."""
+"""Signature: converts a call to the flat inputs of the graph, and its flat outputs back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Signature:
 
     `parameters` are (name, kind) of `forward`; `constants` the leaves of the call that are not
     tensors, by position, which the graph was specialised to; `inputs` the dtype and shape of each
-    tensor, with None for a free dimension.
+    tensor, with None for a dynamic dimension.
     """
 
     parameters: tuple[tuple[str, int], ...]
@@ -73,7 +73,7 @@ class Signature:
                 )
         return [leaf for i, leaf in enumerate(leaves) if i not in constants]
 
-    # what most calls are, found once: binding and flattening costs more than a small layer
+    # cached for the most common calls: binding and flattening cost more than a small layer
 
     @functools.cached_property
     def _positional(self) -> int:
@@ -93,7 +93,7 @@ class Signature:
         return pytree.tree_unflatten(list(outputs), self.out_spec)
 
     def examples(self, length: int) -> tuple[Tensor, ...]:
-        """Zeros as the graph's inputs: a batch of 2, any other free size `length`."""
+        """Zeros as the graph's inputs: a batch of 2, any other dynamic size `length`."""
         return tuple(
             torch.zeros(
                 [(length if i else 2) if d is None else d for i, d in enumerate(shape)],

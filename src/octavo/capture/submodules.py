@@ -16,7 +16,7 @@ from .signature import Call
 class SubmoduleCalls:
     """Runs a model batch by batch and queues the calls of some of its submodules.
 
-    The model is one that the caller has copied: hooks are put on it, which `close` removes.
+    The model must be the caller's own copy: it gets hooks, which `close` removes.
     Raises ConfigError for a path that does not exist or that lies inside another.
     """
 

@@ -44,7 +44,7 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: an error of the user's is one readable message and exit code 2."""
+    """Entry point: a user error ends in one readable message and exit code 2."""
     warnings.filterwarnings("ignore")
     for ours in (CollapseWarning, PartitionWarning):
         warnings.filterwarnings("always", category=ours)

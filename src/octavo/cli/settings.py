@@ -17,7 +17,7 @@ from ..config import Config, as_config
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Panels of --help. A switch takes a column more, for "--no-...": in a panel with the others it
-# would leave their help little room.
+# would narrow their help.
 VALUES, SWITCHES = "Settings (override the preset)", "Switches (override the preset)"
 
 
@@ -39,7 +39,7 @@ def config_with(preset: str, settings: Mapping[str, Any]) -> Config:
 def setting_options(settings: type) -> Iterator[Parameter]:
     """A parameter for each field of a dataclass that has a form on the command line.
 
-    It is named like the field, and None where the option is not given. Its help is the field's
+    It is named like the field, and None if the option is absent. Its help is the field's
     paragraph in the docstring.
     """
     texts, types = paragraphs(settings.__doc__), get_type_hints(settings)

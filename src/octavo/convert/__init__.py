@@ -26,9 +26,9 @@ def convert(
     choose: Choose = choose,
     emit: Emit = emit,
 ) -> Emission:
-    """Choose and emit; again, with the sites in float whose rules declined, until none does.
+    """Choose and emit; repeat with the sites whose rules declined in float, until none declines.
 
-    So the same sites and ranges give the same graph, and demand is that of what was emitted.
+    So the same sites and ranges yield the same graph, and demand matches what was emitted.
     """
     emission = emit(sites, choose(sites, ranges), weights)
     while emission.declined:

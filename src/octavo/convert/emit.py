@@ -1,7 +1,7 @@
-"""Emit: two environments, float and integer, with one emission per value. Pure.
+"""Emit: write the quantized graph of matched sites. Pure.
 
 In the quantized graph a value may exist as float (as computed), as integers, and dequantized; each
-form is emitted at most once, when somebody first reads it that way.
+form is emitted at most once, when an operator first reads it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Emission:
 
     sites, qparams, weights: what it was emitted from.
     copies: each node that a site covers -> its copy in the quantized graph.
-    values: root of each site -> its value there, before it is quantized for its readers.
-    quantized: each value that is read as integers -> these.
-    integers: each node there whose value is integers -> the nodes of its scale and zero_point.
+    values: root of each site -> its value there, before it is quantized for its consumers.
+    quantized: each value that is read as integers -> its integers there.
+    integers: each integer node there -> the nodes of its scale and zero_point.
     declined: sites whose rule returned NotImplemented -> the reason.
     """
 
@@ -51,7 +51,7 @@ class Emission:
     declined: Mapping[fx.Node, str]
 
     def again(self) -> Emission:
-        """The same graph anew, for a stage that changes it."""
+        """A fresh copy of the graph, for a stage that changes it."""
         return emit(self.sites, self.qparams, self.weights)
 
 
@@ -115,7 +115,7 @@ class GraphEmitter:
     # ---- sites
 
     def site(self, site: Site) -> None:
-        """Let the rule emit its site; copy what it covers as float if it declines."""
+        """Let the rule emit its site; copy the covered nodes as float if it declines."""
         root, rule = site.root, site.rule
         emitted: Any = NotImplemented
         if root.target is operator.getitem and self.is_integers_only(root.args[0]):
@@ -137,7 +137,7 @@ class GraphEmitter:
             self.floats[root] = emitted
 
     def emit(self, rule: Rule) -> fx.Node:
-        """Copy the nodes a rule covers, on dequantized inputs and weights where it reads so."""
+        """Copy a rule's nodes, on dequantized inputs and weights where it reads integers."""
         site = self.sites[rule.root]
         inputs = {
             n: self.load_fused(n) if n is site.fused_input else self.load_dequantized(n)
@@ -181,13 +181,13 @@ class GraphEmitter:
         return bool(self.sites[rule.root].int8_inputs)
 
     def is_clipped_by_integers(self, node: fx.Node) -> bool:
-        """Whether a clip per channel may be a relu, since its integers end below all its bounds."""
+        """Whether a clip per channel may be a relu: its integer range ends below all bounds."""
         if node.target is not aten.clamp.Tensor or not self.is_demanded(node):
             return False
         inputs = self.sites.demand.inputs
         readers = (self.sites.roots.get(user, user) for user in node.users)
         if not all(node in inputs.get(reader, ()) for reader in readers):
-            return False  # somebody reads it as float
+            return False  # an operator reads it as float
         bounds = [a for a in node.args[1:] if is_constant(a)]
         if len(bounds) != 2:
             return False
@@ -201,7 +201,7 @@ class GraphEmitter:
         """Copy a node as it is, reading float."""
         if node.op == "get_attr":
             value = attribute(self.source, node.target)
-            if isinstance(value, nn.Module):  # a region of the graph that is run as it is
+            if isinstance(value, nn.Module):  # a subgraph that is run as it is
                 self.root.add_module(str(node.target), value)
                 self.floats[node] = self.graph.node_copy(node)
             else:
@@ -229,13 +229,13 @@ class GraphEmitter:
         return self.load_dequantized(node) if node in self.quantized else self.copy(node)
 
     def load_quantized(self, node: fx.Node) -> fx.Node:
-        """A value as integers, quantized at its first reader if its producer did not."""
+        """A value as integers, quantized at its first consumer if its producer did not do so."""
         if node not in self.quantized:
             self.quantized[node] = self.emit_quantize(node, self.load_float(node))
         return self.quantized[node]
 
     def load_dequantized(self, node: fx.Node) -> fx.Node:
-        """A value as float that went through integers."""
+        """A value fake-quantized: quantized and dequantized."""
         if node not in self.dequantized:
             dequantized = self.dequantize(self.load_quantized(node))
             dequantized.meta = dict(node.meta)
@@ -243,7 +243,7 @@ class GraphEmitter:
         return self.dequantized[node]
 
     def load_fused(self, node: fx.Node) -> fx.Node:
-        """A value as computed, with a hint of the integers that it would become."""
+        """A value as computed, with a hint that holds its qparams."""
         q = self.load_quantized(node)
         if not q.users:
             del self.quantized[node]
@@ -251,7 +251,7 @@ class GraphEmitter:
         return self.floats[node]
 
     def hint(self, node: fx.Node, q: fx.Node, operator: Any) -> fx.Node:
-        """What `node` was computed as, with a hint of `q`, its integers, for engines."""
+        """The value of `node` before quantization, with a hint that holds the qparams of `q`."""
         hint = self.graph.call_function(operator, (self.computed[node], *q.args[1:5]))
         hint.meta = dict(node.meta)
         if not q.users:
@@ -260,7 +260,7 @@ class GraphEmitter:
         return hint
 
     def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
-        """Quantize `value`, what `node` has become."""
+        """Quantize `value`, which `node` of the float graph has become."""
         self.computed[node] = value
         q = self.quantize(node, value)
         for k, v in node.meta.items():
@@ -290,7 +290,7 @@ class GraphEmitter:
         path = str(node.target)
         key = path if axis == 0 else f"{path}_axis{axis}"
         if key not in self.dequantized:
-            # the float tensor may be there as well: an embedding shares the weight of a head
+            # the float tensor may exist as well: an embedding may share the weight of a head
             q, scale = self.weights(path, axis)
             args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", scale), None, axis)
             with self.graph.inserting_after(self.tensors[f"{key}_scale"]):

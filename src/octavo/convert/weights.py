@@ -12,14 +12,14 @@ from ..graph.tensors import attribute
 
 
 class QuantizedWeights:
-    """The integers and scales of a module's weights, each found when first asked for."""
+    """The integers and scales of a module's weights, each computed when first needed."""
 
     def __init__(self, module: nn.Module, spec: QSpec) -> None:
         self.module, self.spec = module, spec
         self._found: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, path: str, axis: int) -> tuple[Tensor, Tensor]:
-        """Integers and scales, one scale for each index of `axis`; the caller's own tensors.
+        """Integers and scales, one scale for each index of `axis`; copies that the caller owns.
 
         Raises ConversionError for a weight that is not finite.
         """

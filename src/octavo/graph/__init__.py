@@ -1,1 +1,1 @@
-"""What every stage needs of a graph: names, tensors, operators, an interpreter."""
+"""Graph: what all stages share: names, tensors, operators, an interpreter."""

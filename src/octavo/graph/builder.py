@@ -9,7 +9,7 @@ aten = torch.ops.aten
 
 
 class NodeBuilder:
-    """Adds nodes in place of another, with its module path and the shapes they will have."""
+    """Adds nodes that replace another, with its module path and their own shapes."""
 
     def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
         self.graph = graph
@@ -21,7 +21,7 @@ class NodeBuilder:
         return self.node(target, args, kwargs, target(*values[0], **values[1]))
 
     def node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], val: Any) -> fx.Node:
-        """A call whose value, for its shape, is known."""
+        """A call whose output, a tensor without data, is known."""
         node = self.graph.call_function(target, args, kwargs)
         node.meta = self.meta | {"val": val}
         return node

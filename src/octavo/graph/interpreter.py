@@ -1,4 +1,4 @@
-"""One interpreter for every use: a graph is run node by node, and a hook looks on."""
+"""One interpreter for every use: runs a graph node by node and shows each value to a hook."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Hook = Callable[[fx.Node, Any, Mapping[fx.Node, Any]], Any]
 
 
 class Interpreter(fx.Interpreter):
-    """Runs a graph; `hook(node, value, env)` sees each value and returns what readers get.
+    """Runs a graph; `hook(node, value, env)` sees each value and returns what its consumers get.
 
-    env: the values that are alive, by node. A value is freed after its last reader, so memory is
-        that of one forward pass, unless `keep` is set.
+    env: the values that are alive, by node. A value is freed after its last use, so memory is that
+        of one forward pass, unless `keep` is set.
     at: the node being run; where an error is raised, the one that raised it.
 
     >>> seen = []
@@ -47,7 +47,7 @@ class Interpreter(fx.Interpreter):
         self.env, self.args_iter = {}, iter(inputs)
 
     def step(self, node: fx.Node) -> None:
-        """Run one node on what its inputs are now, for the first time or again."""
+        """Run one node, or run it again, on the current values of its inputs."""
         self.env[node] = self.run_node(node)
 
     def release(self, node: fx.Node) -> None:

@@ -36,12 +36,12 @@ def module_path(node: fx.Node) -> str:
 
 
 def full_name(node: fx.Node) -> str:
-    """What an engine calls a node: "layer1.0.conv1/conv2d_1"."""
+    """A node's name in an engine: "layer1.0.conv1/conv2d_1"."""
     return f"{module_path(node)}/{node.name}".strip("/")
 
 
 def plain_path(path: str, taken: Collection[str]) -> str:
-    """`path` in letters, digits and _, all that a file may hold, and like none of those taken.
+    """`path` in letters, digits and _, as files require, and different from those taken.
 
     >>> plain_path("stage.block1-0.weight", ()), plain_path("a/b", {"a_b"})
     ('stage.block1_0.weight', 'a_b_')
@@ -53,7 +53,7 @@ def plain_path(path: str, taken: Collection[str]) -> str:
 
 
 def own_path(group: str, name: str, *rest: str) -> str:
-    """A path for a tensor made for the node `name`, whatever the node is called.
+    """A path for a tensor made for the node `name`, distinct from attributes of nn.Module.
 
     >>> own_path("ranges", "relu", "scale"), own_path("ranges", "to", "scale")
     ('ranges.relu.scale', 'ranges.to_.scale')

@@ -1,6 +1,6 @@
-"""What a rewrite notes on a node for later stages: keys of `node.meta` beside torch.export's.
+"""Notes of a pass on a node, for later stages: keys of `node.meta` beside torch.export's.
 
-They travel with a node when a graph is copied, as the shapes of torch.export do.
+They are copied with the node, as the shapes of torch.export are.
 """
 
 from torch import Tensor, fx
@@ -11,18 +11,18 @@ _REASON = "octavo_float_reason"
 
 
 def note_folded_batch_norm(layer: fx.Node, mean: Tensor, deviation: Tensor) -> None:
-    """A batch norm became part of `layer`; its output had these statistics in training."""
+    """A batch norm was folded into `layer`; its output had these statistics in training."""
     layer.meta[_FOLDED] = True
     layer.meta[_TRAINED] = (mean, deviation)
 
 
 def has_folded_batch_norm(node: fx.Node) -> bool:
-    """Whether a batch norm became part of the node: patterns still see it."""
+    """Whether a batch norm was folded into the node: patterns still match it."""
     return bool(node.meta.get(_FOLDED))
 
 
 def trained_statistics(node: fx.Node) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation of each output channel in training, where a batch norm knew."""
+    """Mean and standard deviation of each output channel in training, from a folded batch norm."""
     found: tuple[Tensor, Tensor] | None = node.meta.get(_TRAINED)
     return found
 

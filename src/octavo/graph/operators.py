@@ -1,8 +1,8 @@
-"""The operator table: one row for each ATen operator that Octavo knows more of than its name.
+"""The operator table: one row for each ATen operator that Octavo knows.
 
-Patterns find an operator by its other names, rules are registered by `kind`, equalization asks
-where a scale per channel goes, reports count multiply-adds, files allow every operator listed, and
-engines ask which operators only move values. A new operator is a row here, and a rule in
+Patterns find an operator by its aliases, rules are registered by `kind`, equalization reads how a
+scale per channel passes through, reports count multiply-adds, files allow every operator listed,
+and engines read which operators only move values. A new operator is a row here, and a rule in
 `sites/rules` where no kind fits.
 """
 
@@ -27,7 +27,7 @@ Axis = int | None
 
 
 class Kind(enum.Enum):
-    """What a rule for the operator has to do; None in a row means a rule of its own, or none."""
+    """Which rule an operator gets; None in a row means a rule of its own, or no rule."""
 
     ACTIVATION = "float between int8 operators; fused into the layer before it"
     NORMALIZATION = "float between int8 operators: needs sums over many values"
@@ -39,14 +39,14 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Operator:
-    """What is known of one ATen operator, all overloads of it.
+    """What Octavo knows of one ATen operator, in all overloads.
 
     name: of the ATen operator: "conv2d" for `torch.ops.aten.conv2d`.
     aliases: module types and functions that torch.export turns into it; the first is its pattern.
     kind: which rule it gets.
     weight_axis: axis of the constant weight, args[1], that counts output channels.
-    channels: the axis of its output on which a scale per channel of its input lies, from (node,
-        axis of the input); None where such a scale cannot pass through.
+    channels: maps (node, channel axis of the input) to the channel axis of the output, for a scale
+        per channel; None where such a scale cannot pass through.
     macs: multiply-adds of one run, from (output, inputs).
     elementwise: computed value by value from one tensor and numbers.
     """
@@ -66,7 +66,7 @@ class Operator:
 
     @property
     def moves_values(self) -> bool:
-        """Whether its output holds values of its input and no others, but for padding."""
+        """Whether its output holds only values of its input, except for padding."""
         return self.kind in (Kind.LAYOUT, Kind.REPEATING)
 
 
@@ -104,7 +104,7 @@ def _gru(out: Any, inputs: list[Any]) -> int:
     return _recurrent(inputs, 1)
 
 
-# ---- where a scale per channel goes
+# ---- how a scale per channel passes through
 
 
 def _same(node: fx.Node, axis: int) -> Axis:
@@ -121,7 +121,7 @@ def _spatial(node: fx.Node, axis: int) -> Axis:
 
 
 def _sum_of_two(node: fx.Node, axis: int) -> Axis:
-    """Both operands computed and of one rank: a constant would need the scale as well."""
+    """Only if both operands are computed, of one rank: a constant would need the scale as well."""
     operands = node.args[:2]
     computed = all(isinstance(n, fx.Node) and n.op == "call_function" for n in operands)
     ranks = {value_of(n).dim() for n in operands} if computed else set()
@@ -144,7 +144,7 @@ def _view(node: fx.Node, axis: int) -> Axis:
 
 
 def _another_axis(node: fx.Node, axis: int) -> Axis:
-    """Along a dimension given as args[1], which may not be the channels'."""
+    """For an operator along the dimension args[1], which must not be the channel axis."""
     rank = value_of(node.args[0]).dim()
     given: Any = node.args[1] if len(node.args) > 1 else 0
     dim = given % rank
@@ -175,7 +175,7 @@ def _layers() -> Iterator[Operator]:
 
 
 def _activations() -> Iterator[Operator]:
-    """What engines fuse into the layer before it, and other functions of single values."""
+    """Activations that engines fuse into the layer before them, and other elementwise functions."""
     row = functools.partial(Operator, kind=Kind.ACTIVATION, elementwise=True)
     yield row("relu", (nn.ReLU,), channels=_same)
     yield row("hardtanh", (nn.Hardtanh, nn.ReLU6, F.relu6), channels=_clip)
@@ -195,7 +195,7 @@ def _activations() -> Iterator[Operator]:
 
 
 def _float_operators() -> Iterator[Operator]:
-    """What is best left in float between int8 operators."""
+    """Operators that are best left in float between int8 operators."""
     yield Operator("softmax", (nn.Softmax,), Kind.NORMALIZATION)
     yield Operator("log_softmax", (nn.LogSoftmax,), Kind.NORMALIZATION)
     yield Operator("layer_norm", (nn.LayerNorm,), Kind.NORMALIZATION)
@@ -233,7 +233,7 @@ def _pooling() -> Iterator[Operator]:
 
 
 def _moves() -> Iterator[Operator]:
-    """What moves, copies or selects values."""
+    """Operators that move, copy or select values."""
     row = functools.partial(Operator, kind=Kind.LAYOUT)
     yield from (row(name, channels=_view) for name in ("view", "reshape"))
     yield from (row(name, channels=_another_axis) for name in ("slice", "select"))
@@ -270,7 +270,7 @@ _UNKNOWN = Operator("")
 
 
 def operator_of(node: fx.Node) -> Operator:
-    """The row of a node's operator; an empty one for what the table does not hold."""
+    """The row of a node's operator; an empty one if the table has none."""
     target = node.target
     if isinstance(target, OpOverload) and target.namespace == "aten":
         return OPERATORS.get(target.overloadpacket.__name__, _UNKNOWN)

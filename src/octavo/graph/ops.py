@@ -1,12 +1,12 @@
 """The operators Octavo adds to PyTorch: `octavo::quantize`, `octavo::dequantize` and two hints.
 
-Integers are plain uint8 / int8 tensors; scale and zero_point are tensors beside them, so that
-`.to(device)` and `.to(dtype)` of a quantized model reach them.
+Integers are plain uint8 / int8 tensors; scale and zero_point are separate tensors, so that
+`.to(device)` and `.to(dtype)` of a quantized model convert them.
 
-The hints return their input unchanged and tell an engine which integers the value would become:
-`fuse_in_accumulator` that the addition after it may be fused into the convolution before it, which
-then rounds only the sum; `requantize_hint` that an engine whose kernels return integers only may
-round the value to these.
+The hints return their input unchanged and hold the qparams with which an engine may quantize it.
+`fuse_in_accumulator`: the addition after it may be fused into the convolution before it, so that
+only the sum is rounded. `requantize_hint`: an engine whose kernels return only integers may
+quantize the value.
 """
 
 import torch

@@ -17,7 +17,7 @@ from . import ops
 def scale_faults(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """A sentence for each scale, zero_point or integer bound that no quantized value can have.
 
-    tensors: the model's, by path. A scale that is computed, or is not among them, is not checked.
+    tensors: the model's, by path. A scale that is computed, or missing there, is not checked.
 
     >>> graph = fx.Graph()
     >>> arguments = (graph.placeholder("x"), graph.get_attr("scale"), graph.get_attr("zero"))

@@ -30,7 +30,7 @@ class QSpec:
 
 
 ACTIVATION = QSpec(0, 255, torch.uint8)
-# Products of two activations are fast only without zero points (attention).
+# Matrix products of two activations (attention) are fast only without zero points.
 SYMMETRIC_ACTIVATION = QSpec(-127, 127, torch.int8, symmetric=True)
 # -128 is left out, so that -w is representable whenever w is.
 WEIGHT = QSpec(-127, 127, torch.int8, symmetric=True)
@@ -39,7 +39,7 @@ REDUCED_WEIGHT = QSpec(-63, 63, torch.int8, symmetric=True)  # see cpu.saturates
 
 @dataclass(frozen=True)
 class QParams:
-    """scale (float32) and zero_point (int32), 0-d for one pair a tensor, 1-d along `axis`."""
+    """scale (float32) and zero_point (int32), 0-d for one pair per tensor, 1-d along `axis`."""
 
     scale: Tensor
     zero_point: Tensor
@@ -65,8 +65,8 @@ def choose_qparams(
 ) -> QParams:
     """The scale and zero_point that spread [low, high] over the integers of `spec`.
 
-    The range is first widened to contain 0, so that padding, relu and "no signal" are exact.
-    Where it is empty (all values 0) the answer is scale 1, zero_point 0.
+    The range is first widened to contain 0, so that 0 (padding, relu) is represented exactly. An
+    empty range (all values 0) yields scale 1, zero_point 0.
 
     >>> p = choose_qparams(-1.0, 3.0, ACTIVATION)
     >>> round(p.scale.item(), 5), p.zero_point.item()

@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 
 def attribute(module: nn.Module, path: Any) -> Any:
-    """What `module.a.b.c` is, for "a.b.c", the target of a get_attr node."""
+    """The attribute `module.a.b.c`, for the path "a.b.c", the target of a get_attr node."""
     *parents, name = str(path).split(".")
     for p in parents:
         module = getattr(module, p)
@@ -15,7 +15,7 @@ def attribute(module: nn.Module, path: Any) -> Any:
 
 
 def value_of(node: Any) -> Any:
-    """A node's value, as a tensor (or size, or list) without data, known since capture."""
+    """A node's value as a tensor (or size, or list) without data, recorded at capture."""
     return node.meta["val"]
 
 
@@ -38,7 +38,7 @@ def along(t: Tensor, axis: int | None, dim: int) -> Tensor:
 
 
 def set_buffer(module: nn.Module, path: str, value: Tensor) -> None:
-    """Register a buffer at a dotted path; modules on the way are made."""
+    """Register a buffer at a dotted path, and create missing modules on the way."""
     *parents, name = path.split(".")
     for p in parents:
         if p not in module._modules:

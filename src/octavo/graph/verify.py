@@ -1,4 +1,4 @@
-"""What holds of a graph after each stage, checked in tests and under OCTAVO_DEBUG=1.
+"""Invariants of the graph after each stage, checked in tests and under OCTAVO_DEBUG=1.
 
 OCTAVO_DEBUG=1 checks the graph at every boundary; OCTAVO_DEBUG=passes prints it as well.
 """
@@ -26,7 +26,7 @@ STAGES = ("capture", "passes", "equalize", "emit", "tune")
 
 
 def checkpoint(module: fx.GraphModule, stage: str) -> None:
-    """Verify, and print, the graph that `stage` made, as the variable OCTAVO_DEBUG asks."""
+    """Verify, and print, the graph after `stage`, as the variable OCTAVO_DEBUG says."""
     mode = os.environ.get("OCTAVO_DEBUG", "")
     if mode in ("1", "passes"):
         verify(module, stage)
@@ -35,7 +35,7 @@ def checkpoint(module: fx.GraphModule, stage: str) -> None:
 
 
 def verify(module: fx.GraphModule, stage: str) -> None:
-    """Raise ConversionError unless the graph is as `stage`, one of STAGES, must leave it."""
+    """Raise ConversionError if the graph breaks an invariant of `stage`, one of STAGES."""
     if stage not in STAGES:
         raise ConversionError(f"there is no stage {stage!r}: choose one of {', '.join(STAGES)}")
     faults = list(_faults(module, stage))
@@ -44,7 +44,7 @@ def verify(module: fx.GraphModule, stage: str) -> None:
 
 
 def graph_text(graph: fx.Graph) -> str:
-    """The graph, a line for each operator; tensors are written as their paths."""
+    """The graph as text, one line per operator; tensors are written as their paths."""
     lines = []
     for node in graph.nodes:
         if node.op == "get_attr":
@@ -93,7 +93,7 @@ def _exists(module: fx.GraphModule, path: object) -> bool:
 
 
 def _faults_of_passes(graph: fx.Graph) -> Iterator[str]:
-    """No operator writes in place, but to state, and every argument is in its place."""
+    """No operator writes in place, except to buffers, and no layer argument is left out."""
     for node in graph.nodes:
         if not isinstance(node.target, OpOverload):
             continue

@@ -1,4 +1,4 @@
-"""What a file must fulfil beyond being readable: `octavo.load` trusts nothing it is given."""
+"""Checks for `octavo.load`, which trusts nothing in a file."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def checked(pattern: re.Pattern[str], name: Any) -> str:
 
 
 def check_structure(text: str) -> None:
-    """Refuse a pytree's structure, as `treespec_dumps` writes it, whose loading would import.
+    """Reject a pytree structure, as `treespec_dumps` writes it, whose loading would import.
 
     PyTorch's loader imports modules that a context names as an object: the factory of a
-    defaultdict, an enum as a key. Plain keys, lists of them and lists of these lists are all that
-    is taken, of a context parsed as PyTorch will parse it.
+    defaultdict, an enum as a key. A context, parsed as PyTorch will parse it, may hold only plain
+    keys, lists of them and lists of these lists.
     """
     _, root = parsed(text)
     todo = [root]

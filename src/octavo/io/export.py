@@ -18,12 +18,12 @@ def export(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     """Write `model` for another runtime, by the suffix of `path`: ".onnx" or ".xml".
 
     ".onnx": opset 21, QuantizeLinear / DequantizeLinear with int8 weights, for ONNX Runtime and
-        what else reads ONNX; needs the packages onnx and onnxscript.
+        others that read ONNX; needs the packages onnx and onnxscript.
     ".xml": OpenVINO's IR, with the int8 weights in a ".bin" beside it.
 
-    Sizes that are free in the model (the batch) are free in the file. It is moved to its place
-    when complete. Raises FormatError for another suffix, a missing folder, or a graph that the
-    format cannot hold.
+    Sizes that are dynamic in the model (the batch) are dynamic in the file. The file is written
+    under a temporary name and moved when complete. Raises FormatError for another suffix, a missing
+    folder, or a graph that the format cannot hold.
 
     >>> import octavo, tempfile, torch
     >>> q = octavo.quantize(torch.nn.Linear(4, 2), torch.rand(8, 4))

@@ -1,7 +1,7 @@
 """One safe file: safetensors, with the graph as JSON in its metadata.
 
 Nothing in a file is ever executed or imported: the loader builds only operators of a fixed set,
-with arguments of a few plain types, and refuses everything else.
+with arguments of a few plain types, and rejects everything else.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ FORMAT = 1
 def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     """Write `model` to one file that `load` reads; int8 weights take one byte each.
 
-    The file is written beside its place and moved there when complete, so that an interrupted
-    call leaves an older file whole. Raises FormatError for a graph that a file cannot hold.
+    The file is written under a temporary name and renamed when complete, so that an interrupted
+    call leaves an existing file intact. Raises FormatError for a graph that a file cannot hold.
 
     >>> import octavo, tempfile, os
     >>> q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
@@ -86,7 +86,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[str], Any]) 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder last through a power failure, where the system can."""
+    """Make a rename in a folder survive a power failure, where the system supports it."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""Passes: named rewrites that leave the function as it is and make the graph simpler to match.
+"""Passes: named rewrites that simplify the graph without changing what it computes.
 
 Each takes a module and changes its graph in place. `run_passes` hands them a copy of the captured
 graph, which shares the user's tensors: a pass adds new tensors and never writes to old ones.
@@ -40,7 +40,7 @@ PASSES: tuple[Callable[[fx.GraphModule], None], ...] = (
 
 
 def run_passes(graph: FloatGraph) -> FloatGraph:
-    """The graph after every pass, in order; the one given stays as it is."""
+    """The graph after every pass, in order; `graph` itself is not changed."""
     result = copied(graph)
     for rewrite in PASSES:
         rewrite(result.module)

@@ -1,4 +1,4 @@
-"""Every argument in its place, defaults included, so that rules can read `node.args[i]`."""
+"""Make all arguments positional, defaults included, so that rules can read `node.args[i]`."""
 
 from torch import fx
 from torch._ops import OpOverload

@@ -1,4 +1,4 @@
-"""scaled_dot_product_attention as the two matrix products it is, so that they become int8."""
+"""Rewrite scaled_dot_product_attention as two matrix products, which can become int8."""
 
 import math
 
@@ -20,7 +20,7 @@ def expand_attention(module: fx.GraphModule) -> None:
         if node.target is aten.scaled_dot_product_attention.default:
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(_expanded(NodeBuilder(module.graph, node), node))
-            module.graph.erase_node(node)  # it may drop values at random: never dead by itself
+            module.graph.erase_node(node)  # dropout makes it impure: never removed as dead code
 
 
 def _expanded(emit: NodeBuilder, node: fx.Node) -> fx.Node:

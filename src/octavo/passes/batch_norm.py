@@ -1,4 +1,4 @@
-"""Batch norm is a multiply and an add per channel; most disappear into a convolution's weights."""
+"""Batch norm is a multiply and an add per channel; most are folded into a convolution."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def _running_statistics(node: fx.Node) -> bool:
 
 
 def replace_output(node: fx.Node, value: fx.Node) -> None:
-    """Let readers of `node` (or of item 0, where it returns a tuple) read `value`."""
+    """Replace `node` (or its item 0, where it returns a tuple) by `value` for its consumers."""
     if node.target is aten.batch_norm.default:
         node.replace_all_uses_with(value)
         return
@@ -145,7 +145,7 @@ def fold_affine_forward(module: fx.GraphModule) -> None:
 
 
 def _affine_before(module: fx.GraphModule, node: fx.Node) -> tuple[Any, Tensor, Tensor] | None:
-    """(x, scale, shift) where node is conv(x * scale + shift) and may take them in."""
+    """(x, scale, shift) where node is conv(x * scale + shift) and can absorb both."""
     if operator_of(node).weight_axis != 0 or node.args[1].op != "get_attr":
         return None
     if node.target is not aten.linear.default:

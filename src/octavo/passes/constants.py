@@ -1,4 +1,4 @@
-"""What depends on parameters and numbers alone is computed once, here."""
+"""Compute once, here, what depends only on parameters and numbers."""
 
 import operator
 
@@ -20,8 +20,8 @@ ALWAYS_FINE = 1 << 16
 def fold_constants(module: fx.GraphModule) -> None:
     """get_attr -> permute -> ... becomes one get_attr of the result.
 
-    Values written to by the model (state), random values and ones that would take much more
-    memory than their inputs stay computed.
+    Values that the model writes to (state), random values and values much larger than their inputs
+    are not folded.
     """
     state = {n.args[0].target for n in module.graph.nodes if mutates(n)}
     for node in module.graph.nodes:

@@ -1,4 +1,4 @@
-"""einsum of two operands as the matrix product it is."""
+"""Rewrite einsum of two operands as a matrix product."""
 
 import operator
 from collections import Counter

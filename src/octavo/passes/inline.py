@@ -1,4 +1,4 @@
-"""Regions of the captured model that are graphs of their own become part of the whole."""
+"""Inline subgraphs of the captured model, such as autocast regions."""
 
 import operator
 from typing import Any
@@ -15,7 +15,7 @@ WRAPPERS = {
 
 
 def inline_regions(module: fx.GraphModule) -> None:
-    """`with torch.autocast(...)` and `with torch.no_grad()` -> what is inside, in its own types."""
+    """`with torch.autocast(...)` and `with torch.no_grad()` -> the operators in them."""
     for node in module.graph.nodes:
         position = WRAPPERS.get(node.target)
         if position is None or _changes_types(node):
@@ -37,5 +37,5 @@ def inline_regions(module: fx.GraphModule) -> None:
 
 
 def _changes_types(node: fx.Node) -> bool:
-    """An autocast that is on computes in other types: it stays a region, in float."""
+    """An enabled autocast computes in other dtypes: it stays a subgraph, in float."""
     return node.target is torch.ops.higher_order.wrap_with_autocast and bool(node.args[2])

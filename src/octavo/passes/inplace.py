@@ -1,4 +1,4 @@
-"""In-place operators become the ones that return a new tensor."""
+"""Replace in-place operators by out-of-place ones, which return a new tensor."""
 
 import torch
 from torch import fx

@@ -1,6 +1,6 @@
 """A packed projection (q, k and v from one linear layer) becomes one linear layer for each.
 
-Integers of one tensor share a scale; three tensors have three. Neither is faster.
+One tensor has one scale for q, k and v; three tensors have one each, and are as fast.
 """
 
 import operator
@@ -35,7 +35,7 @@ def split_packed_linears(module: fx.GraphModule) -> None:
 
 
 def _parts(node: fx.Node) -> list[fx.Node]:
-    """The nodes that take a part of a linear layer's output; none, if others read it too."""
+    """The nodes that slice a linear layer's output; none, if other operators read it too."""
     found: list[fx.Node] = []
     for user in node.users:
         if user.target in (aten.select.int, aten.slice.Tensor, operator.getitem):
@@ -67,7 +67,7 @@ class Part:
         self.emit = NodeBuilder(module.graph, leaf)
 
     def build(self) -> fx.Node | None:
-        """The new node; None if the part is taken in a way that is not known here."""
+        """The new node; None for a way of slicing that is not supported."""
         leaf = self.leaf
         if leaf.target is aten.select.int:
             return self.take(leaf.args[0], leaf.args[1], leaf.args[2])
@@ -106,7 +106,7 @@ def rank(node: fx.Node) -> int:
     return node.meta["val"].dim()
 
 
-# How a select moves from behind an operator to before it: (part, operator, dim, index) -> node.
+# How a select moves from after an operator to before it: (part, operator, dim, index) -> node.
 
 
 def _permute(part: Part, node: Any, dim: int, index: int) -> fx.Node | None:

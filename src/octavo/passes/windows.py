@@ -1,4 +1,4 @@
-"""Attention in shifted windows, its mask added where the scores are (Swin, arXiv:2103.14030)."""
+"""Shifted-window attention: add the mask without reshaping the scores (Swin, arXiv:2103.14030)."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def repeat_window_masks(module: fx.GraphModule) -> None:
 
 
 def _masked(node: fx.Node) -> tuple[fx.Node, fx.Node, Any] | None:
-    """The scores, the mask, and how many times it takes to cover them."""
+    """The scores, the mask, and how often the mask repeats over the scores."""
     add, back = _reshape(node)
     if add is None or add.target is not aten.add.Tensor or add.kwargs or len(add.users) > 1:
         return None

@@ -29,7 +29,7 @@ MAX_REVERTS = 8  # of the sites turned float, so many are tried as int8 again
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """When a quantized graph is good enough, and the reason of a site that is float for it."""
+    """When a quantized graph is good enough, and the reason given for sites turned float for it."""
 
     met: Callable[[Tuned], bool]
     reason: str
@@ -72,9 +72,9 @@ class Fallback:
     def reach(self, sites: Sites, goals: Sequence[Goal]) -> Tuned:
         """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
 
-        Sites are ordered by the noise that each alone would bring to the output, per multiply-add;
-        as few of the first are turned float as bisection finds to be enough, and of those as many
-        become int8 again as can. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
+        Sites are ordered by the noise that each alone would add to the output, per multiply-add.
+        Bisection finds how many of the first must be float; of these, as many as possible are
+        turned int8 again. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
         """
         result = self.attempt(sites)
         before, steps = result.output.sqnr, result.steps
@@ -90,7 +90,7 @@ class Fallback:
         return dataclasses.replace(result, steps=steps)
 
     def _reach(self, result: Tuned, goal: Goal) -> tuple[list[fx.Node], Tuned]:
-        """The sites that must be float, beside those that are for other reasons, and the result."""
+        """The sites that must be float, besides those float for other reasons, and the result."""
         sites = result.emission.sites
 
         def tried(turned: Sequence[fx.Node]) -> Tuned:
@@ -112,11 +112,11 @@ class Fallback:
         return turned, tried(turned)
 
     def _most_sensitive_first(self, result: Tuned) -> list[fx.Node]:
-        """int8 sites that compute, by the noise they bring to the output for the work they save."""
+        """int8 sites that compute, by the noise they add to the output per multiply-add."""
         sites = result.emission.sites
         noise = site_sensitivity(result.emission, self.samples.tuning)
         mean = sum(self._macs(sites, site) for site in noise) / max(len(noise), 1)
-        # a site without multiply-adds saves the conversions around it: a fraction of a common one
+        # sites without multiply-adds save the conversions around them: a quarter of the mean
         return sorted(noise, key=lambda s: -noise[s] / (self._macs(sites, s) + mean / 4 + 1))
 
     def _macs(self, sites: Sites, site: fx.Node) -> int:

@@ -1,8 +1,8 @@
 """Choose for speed: sites that are slower as int8 in the engine stay float.
 
-Measured on this machine. The engine's own times for each operator say which sites could gain
-enough to be tried; whether they do, whole model is measured against whole model, since what an
-int8 operator costs lies as much in the conversions around it as in itself.
+Measured on this machine. The engine's own operator times select the sites worth trying in float;
+then whole models are timed against each other, since an int8 operator costs as much through the
+conversions around it as by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
 ROUNDS, SECONDS = 30, 0.5  # at least so many, and for so long
 PROFILED_CALLS = 20
-WORTH_IT = 0.98  # of the time: less of a gain is noise
+WORTH_IT = 0.98  # largest share of the time left: a smaller gain is noise
 
 
 def choose_for_latency(
@@ -35,7 +35,7 @@ def choose_for_latency(
     compile: Compile,
     inputs: Sequence[Tensor],
 ) -> Sites:
-    """The sites with those in float without which the model runs faster.
+    """The sites, with those in float that make the model slower in int8.
 
     Sites of the same operator and shapes are tried together, and only if the engine's times allow
     a gain: see `_candidates`. inputs: flat inputs of the call that is timed.
@@ -54,16 +54,16 @@ def choose_for_latency(
 
 
 class Profile:
-    """What one call spends on each operator, by the engine's own times.
+    """The time of each operator in one call, as measured by the engine.
 
-    A model that the engine runs only in part has none: any of its operators may take forever.
+    Without a profile (the engine runs only some of the model), all operators count as inf.
     """
 
     def __init__(self, model: EngineModel, inputs: Sequence[Tensor]) -> None:
         self.operators = model.profile(inputs, PROFILED_CALLS)
 
     def of(self, names: Iterable[str], without: Iterable[str] = ()) -> float:
-        """Milliseconds of the operators that compute any of `names` and none of the others."""
+        """Milliseconds of the operators that compute any of `names` and none of `without`."""
         if self.operators is None:
             return math.inf
         asked, others = set(names), set(without)
@@ -75,16 +75,16 @@ class Profile:
 
     @property
     def total(self) -> float:
-        """Milliseconds of all."""
+        """Milliseconds of all operators."""
         return sum(o.milliseconds for o in self.operators or ())
 
 
 def _candidates(emission: Emission, int8: Profile, plain: Profile) -> dict[str, list[fx.Node]]:
-    """What to try, with the most to gain first: what it is -> its sites.
+    """What to try in float, by possible gain, largest first: label -> sites.
 
-    To gain is all the time of an operator without weights and of the quantization of what it
-    reads, where they are not part of another layer; of a convolution or linear layer only what it
-    takes more than in float. Shapes with too little are tried with others of their operator.
+    The possible gain of an operator without weights is its time and that of quantizing its inputs,
+    unless fused into another layer; of a convolution or linear layer, only the time beyond that in
+    float. Shapes with too little gain are tried together with others of their operator.
     """
     sites = emission.sites
     least = (1 - WORTH_IT) * int8.total
@@ -132,13 +132,13 @@ def _shape_text(node: fx.Node) -> str:
 
 
 def _emitted(emission: Emission, root: fx.Node) -> Iterator[str]:
-    """What the engine calls the operators of a site."""
+    """The engine's names for the operators of a site."""
     nodes = emission.sites.rules[root].nodes
     yield from (full_name(emission.copies[n]) for n in nodes if n in emission.copies)
 
 
 def _quantized(emission: Emission, root: fx.Node) -> Iterator[str]:
-    """What the engine calls the quantization of what a site reads."""
+    """The engine's names for the quantization of a site's inputs."""
     quantized = emission.quantized
     reads = emission.sites[root].int8_inputs
     yield from (full_name(quantized[n]) for n in reads if n in quantized)
@@ -151,7 +151,7 @@ def time_ratio(a: Call, b: Call) -> float:
     while rounds < ROUNDS or time.perf_counter() < until:
         rounds += 1
         for i, call in enumerate((a, b)):
-            call()  # the caches are the other's
+            call()  # warms the caches, which hold the other's data
             start = time.perf_counter()
             call()
             least[i] = min(least[i], time.perf_counter() - start)

@@ -1,9 +1,9 @@
-"""Sensitivity: the noise that the rounding of each int8 site alone would bring to the output.
+"""Sensitivity: the noise that the rounding of each int8 site alone would add to the output.
 
 To first order, an error e of a value reaches the output as J e, J being the Jacobian. For random
-r with independent elements of variance 1, the mean of (r . J e)**2 is its energy, and the
-gradient of r . output, J^T r, is that of one backward pass for all values at once (the estimator
-of a trace of Hutchinson 1990; Hessian-aware methods such as HAWQ, arXiv 1905.03696, use it too).
+r with independent elements of variance 1, the mean of (r . J e)**2 is its energy there. One
+backward pass yields the gradient of r . output, J^T r, for all values at once (the trace estimator
+of Hutchinson 1990; Hessian-aware methods such as HAWQ, arXiv 1905.03696, use it too).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def site_sensitivity(
 def rounding_noise(
     emission: Emission, batches: Sequence[Sequence[Tensor]]
 ) -> tuple[Counter[fx.Node], Counter[fx.Node], float]:
-    """Energy at the output: of each value's noise, of that of each site's weight, of the signal."""
+    """Energy at the output: of each value's noise, of each site's weight noise, of the signal."""
     of_values: Counter[fx.Node] = Counter()
     of_weights: Counter[fx.Node] = Counter()
     signal = 0.0
@@ -72,7 +72,7 @@ def _rounded_for_sites(emission: Emission) -> dict[fx.Node, set[fx.Node]]:
 
 
 def _rounded_for_value(emission: Emission, node: fx.Node) -> set[fx.Node]:
-    """The values rounded for one to be integers: itself, or what it was moved from."""
+    """The values that are rounded to make `node` integers: itself, or what it was moved from."""
     site = emission.sites.get(node)
     if site is None or not site.moves_integers:
         return {node}
@@ -102,7 +102,7 @@ class _Run:
         self.outputs = [y for y in leaves if isinstance(y, Tensor) and y.requires_grad]
 
     def see(self, n: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
-        """Note the error of rounding a value; the value itself must have a gradient."""
+        """Record the rounding error of a value, and make the value require a gradient."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         rule = self.weighted.get(n)

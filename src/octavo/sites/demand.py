@@ -16,8 +16,8 @@ from .rules.base import Context
 class Demand:
     """What the sites of a graph read as integers.
 
-    specs: each value read so -> the integers it becomes for one of its readers.
-    inputs: each site that reads integers -> what it reads so, last site first.
+    specs: each value read as integers -> the integers that one of its consumers needs.
+    inputs: each site that reads integers -> these inputs, last site first.
     parents: union-find over values that share scale and zero_point; see `group_of`.
     may_be_signed: values that only matrix products read, which take int8 as well as uint8:
         OpenVINO adds to and convolves int8 activations less reliably.
@@ -32,7 +32,7 @@ class Demand:
     hints: frozenset[fx.Node]
 
     def group_of(self, node: fx.Node) -> fx.Node:
-        """The value after which the group is named that shares scale and zero_point with `node`."""
+        """The value that names the group of values that share scale and zero_point with `node`."""
         return _root(self.parents, node)
 
     def spec_of(self, node: fx.Node) -> QSpec:
@@ -45,7 +45,7 @@ class Demand:
 
 
 def find_demand(context: Context, reasons: Mapping[fx.Node, str]) -> Demand:
-    """Walk backwards: each site not kept float asks for integers, given who asks for its output."""
+    """Walk backwards: each site not kept float demands integers, by the demand for its output."""
     specs: dict[fx.Node, QSpec] = {}
     inputs: dict[fx.Node, tuple[fx.Node, ...]] = {}
     parents: dict[fx.Node, fx.Node] = {}

@@ -58,7 +58,7 @@ class Registry(dict[Pattern, Handler]):
     """A table pattern -> rule, in order of registration."""
 
     def register(self, pattern: Pattern) -> Callable[[Handler], Handler]:
-        """Decorator that enters a rule under `pattern`; stackable."""
+        """Decorator that registers a rule under `pattern`; stackable."""
         check_pattern(pattern)
 
         def enter(handler: Handler) -> Handler:
@@ -81,7 +81,7 @@ def register_pattern(pattern: Pattern) -> Callable[[Handler], Handler]:
     ... class Softsign(octavo.FloatOp):
     ...     "x / (1 + |x|) in float, read and written by int8 neighbours"
 
-    The longest matching pattern wins; of two as long, the one registered first. Raises
+    The longest matching pattern wins; of equally long ones, the one registered first. Raises
     PatternError if the pattern is none of the forms in this module's docstring.
     """
     return DEFAULT_PATTERNS.register(pattern)
@@ -126,7 +126,7 @@ def match(
         return None
     head, *inputs = pattern if isinstance(pattern, tuple) else (pattern,)
     if has_folded_batch_norm(node) and _is_batch_norm(head) and len(inputs) == 1:
-        return match(node, inputs[0], modules)  # a folded batch norm is still seen
+        return match(node, inputs[0], modules)  # a folded batch norm still matches
     if not _matches_one(node, head, modules):
         return None
     if not inputs:

@@ -25,6 +25,8 @@ def select(entry: str | int, sites: Mapping[fx.Node, Sequence[fx.Node]]) -> list
         return [list(sites)[entry]]
     names = {site: {site.name}.union(*map(_names, nodes)) for site, nodes in sites.items()}
     found = [site for site, known in names.items() if any(_fits(entry, k) for k in known)]
+    if not found and entry.isdecimal():  # a number, as the command line passes it
+        return select(int(entry), sites)
     if not found:
         near = near_names(entry.removeprefix("re:"), set().union(*names.values()))
         raise ConfigError(

@@ -29,7 +29,7 @@ class Site:
 
     number: for `Config.keep_float` and the report, in graph order.
     int8_inputs: what it reads as integers; empty for a site that stays float.
-    fused_input: the one of these that an engine takes from the accumulator that computes it.
+    fused_input: the one of these that an engine takes, unrounded, from a convolution's accumulator.
     fallback_reason: why it must stay float; an empty string for a site that need not.
     """
 
@@ -103,7 +103,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     @property
     def context(self) -> Context:
-        """What rules may ask."""
+        """What rules may query."""
         return Context(self.graph.module, self.rules, self.convolutional)
 
     @cached_property
@@ -118,7 +118,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     @cached_property
     def observed(self) -> tuple[fx.Node, ...]:
-        """The values whose range calibration has to find, in graph order."""
+        """The values whose ranges calibration must observe, in graph order."""
         asked = self.demand.hints | self.demand.specs.keys()
         return tuple(n for n in self.graph.graph.nodes if n in asked and not self._moved(n))
 
@@ -129,7 +129,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     @cached_property
     def groups(self) -> dict[fx.Node, tuple[fx.Node, ...]]:
-        """Values that share scale and zero_point: the one they are named after -> the observed."""
+        """Values that share qparams: the one that names the group -> those observed."""
         found: dict[fx.Node, tuple[fx.Node, ...]] = {}
         for node in self.observed:
             first = self.demand.group_of(node)
@@ -143,7 +143,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     @property
     def batched(self) -> bool:
-        """Whether the layers are called on batches of samples, not each time on one without."""
+        """Whether the layers are called on batches, not on single samples without one."""
         return all(rule.has_batch for rule in self.weighted())
 
     def verdict(self, node: fx.Node) -> tuple[str, str]:
@@ -155,13 +155,13 @@ class Sites(Mapping[fx.Node, Site]):
     # ---- other sites
 
     def with_float(self, reasons: Mapping[fx.Node, str]) -> Sites:
-        """The same sites, with these as well in float, for these reasons."""
+        """The same sites, with these also in float, for these reasons."""
         reasons = {**self.reasons, **reasons}
         demand = find_demand(self.context, reasons)
         return dataclasses.replace(self, reasons=reasons, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
-        """The sites of another form of the graph; changes are of settings of `config`."""
+        """The sites of another form of the graph; `changes` override settings of `config`."""
         return match(graph, self.patterns, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
 
 
@@ -213,7 +213,7 @@ def _unsupported(context: Context, rule: Rule) -> str:
 
 
 def _convolutional(nodes: Iterable[fx.Node], rules: Mapping[fx.Node, Rule]) -> frozenset[fx.Node]:
-    """Which values are a convolution's output, passed on (see `Rule.convolutional`)."""
+    """The values that count as a convolution's output (see `Rule.convolutional`)."""
     found: set[fx.Node] = set()
     for node in nodes:
         rule = rules.get(node)

@@ -1,1 +1,1 @@
-"""Tune: methods that make the int8 model more accurate and leave its function as it is."""
+"""Tune: methods that bring the int8 model closer to the float model."""

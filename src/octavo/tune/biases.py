@@ -1,9 +1,9 @@
-"""Bias correction: quantization shifts the mean of a channel; its bias is changed to correct it.
+"""Bias correction: adjust biases to correct the shift of channel means by quantization.
 
-Site by site in graph order, each with inputs that earlier corrections have reached already (Nagel
-et al. 2019, arXiv 1906.04721, section 4.2, measured rather than derived). What is made equal is
-the mean that the next layer reads, after the activation: noise alone moves the mean of a relu.
-The float graph runs alongside, so that an error is known value by value.
+Sites are corrected in graph order, each on inputs that include the earlier corrections (Nagel et
+al. 2019, arXiv 1906.04721, section 4.2, measured rather than derived). The mean that is matched is
+the one the next layer reads, after the activation: noise alone shifts the mean of a relu. The float
+graph runs alongside, so that the error of every value is known.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .layerwise import LayerHook, LayerwiseRunner
 
 STEPS = 2  # of Newton's method, through the activation
 PROBE, LARGEST_STEP = 0.05, 0.25  # in standard deviations of a channel
-POSITIONS = 256  # of a sample's that spreads and errors are taken of
-FLATTEST = 0.05  # where an activation hardly moves with its input, its mean is left alone
+POSITIONS = 256  # per sample, from which spreads and errors are estimated
+FLATTEST = 0.05  # smallest slope of an activation at which its mean is corrected
 
 
 def correct_biases(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
@@ -67,10 +67,10 @@ def _can_be_shifted(rule: Weighted) -> bool:
 def _find_shift(
     runner: LayerwiseRunner, operator: fx.Node, root: fx.Node, reference: Sequence[Tensor]
 ) -> Tensor:
-    """What to add to each channel of `operator` for the means of `root`, its activation.
+    """What to add to each channel of `operator` to match the means of `root`, its activation.
 
-    A few values far off, such as a clipped outlier in each sample, have a mean that is no
-    other's: where the mean magnitude of the error would grow, a channel stays as it is.
+    A few outliers, such as one clipped value in each sample, can shift a mean that suits no other
+    value: a channel stays as it is if its mean absolute error would grow.
     """
     values = runner.values(operator)
     rank = values[0].dim()
@@ -105,7 +105,7 @@ def _find_shift(
 
 
 def _beyond_chance(differences: Tensor) -> Tensor:
-    """The mean difference of each channel, less where it may be chance.
+    """The mean difference of each channel, shrunk where it may be due to chance.
 
     The mean of n samples has variance v / n. Of a mean m the share 1 - v / (n m^2), where
     positive, is what is not expected by chance.
@@ -117,7 +117,7 @@ def _beyond_chance(differences: Tensor) -> Tensor:
     return mean * (1 - chance / mean.square().clamp(min=1e-30)).clamp(min=0)
 
 
-# ---- channels of what a convolution (axis 1) or a linear layer (last axis) computes
+# ---- channels in the output of a convolution (axis 1) or a linear layer (last axis)
 
 
 def _means(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
@@ -132,19 +132,19 @@ def _spread(operator: fx.Node, values: Sequence[Tensor]) -> Tensor:
 
 
 def _error(operator: fx.Node, reference: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """The mean magnitude of the error of each channel."""
+    """The mean absolute error of each channel."""
     pairs = zip(values, reference, strict=True)
     errors = [(_some(operator, v) - _some(operator, r)).abs().mean((0, 2)) for v, r in pairs]
     return torch.stack(errors).mean(0)
 
 
 def _by_channel(operator: fx.Node, value: Tensor) -> Tensor:
-    """(samples, channels, all else)."""
+    """Reshaped to (samples, channels, all other dimensions)."""
     return value.movedim(output_axis(operator), 1)[..., None].flatten(2)
 
 
 def _some(operator: fx.Node, value: Tensor) -> Tensor:
-    """The same, with a regular choice of all else, enough to see how far values spread."""
+    """The same, with evenly spaced positions only, enough to estimate the spread."""
     channels = _by_channel(operator, value)
     return channels[:, :, :: max(channels.shape[2] // POSITIONS, 1)]
 

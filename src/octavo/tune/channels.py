@@ -1,8 +1,9 @@
 """Where a scale per channel may move: values that pass it on, between layers that absorb it.
 
-A group is closed: all that makes one of its values can be divided by the scale, all that reads
-one can be multiplied by it, and what lies between (relu, adds, pools) carries it along. Found by
-following a value forwards and backwards; what meets an operator of another kind is no group.
+A group is closed: every layer that produces one of its values can be divided by the scale, every
+layer that reads one can be multiplied by it, and the operators between (relu, adds, pools) pass it
+on. Groups are found by following a value forwards and backwards; a value that meets any other
+operator forms no group.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def find_groups(graph: fx.Graph) -> list[Group]:
 
 
 def find_open_groups(graph: fx.Graph, closed: list[Group]) -> list[Group]:
-    """What linear layers read outside the closed groups: nothing absorbs the scale before them."""
+    """Inputs of linear layers outside the closed groups: no layer before them absorbs the scale."""
     reads = _reads(graph)
     taken = {value for group in closed for value in group.values}
     groups = []
@@ -69,7 +70,7 @@ def _reads(graph: fx.Graph) -> Counter[str]:
 
 
 def _fill(group: Group, start: fx.Node, axis: int, reads: Counter[str]) -> bool:
-    """Gather all that shares the scale of `start`; False if something would not carry it."""
+    """Gather all values that share the scale of `start`; False if an operator cannot pass it on."""
     pending = [(start, axis)]
     while pending:
         value, axis = pending.pop()
@@ -139,11 +140,11 @@ def _is_batched_layer(layer: fx.Node) -> bool:
     return is_constant(layer.args[1]) and has_batch(layer)
 
 
-# ---- operators that carry a scale, and where its axis is after them
+# ---- operators that pass a scale on, and its axis after them
 
 
 def carried(node: fx.Node) -> list[fx.Node]:
-    """The inputs of an operator whose scale its output has."""
+    """The inputs that have the same scale per channel as the operator's output."""
     inputs: Any = node.args[: 2 if is_operator(node, "add") else 1]
     return list(inputs)
 
@@ -155,7 +156,7 @@ def _axis_after(node: fx.Node, axis: int) -> Axis:
 
 
 def _axis_before(node: fx.Node, axis: int) -> Axis:
-    """The reverse."""
+    """The channel axis of an operator's input, from that of its output."""
     if operator_of(node).channels is None:
         return None
     rank = value_of(carried(node)[0]).dim()

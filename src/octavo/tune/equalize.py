@@ -1,10 +1,10 @@
-"""Equalization: a scale per channel moves from the layers that make a value to those that read it.
+"""Equalization: move a scale per channel from the layers that produce a value to its consumers.
 
-What the model computes in float stays the same; the channels of the value become alike, so that
-one scale for all of them suits each. One mechanism for cross-layer equalization of relu pairs
-(Nagel et al. 2019, arXiv 1906.04721), layer norm before linear layers (SmoothQuant, Xiao et al.
-2022, arXiv 2211.10438), residual streams, and what depthwise convolutions read. Where linear
-layers read what others read too, a division before them stands for the layer that makes it.
+The float model computes the same; the channels of the value get similar ranges, so that one scale
+suits all of them. One mechanism covers cross-layer equalization of relu pairs (Nagel et al. 2019,
+arXiv 1906.04721), layer norm before linear layers (SmoothQuant, Xiao et al. 2022, arXiv
+2211.10438), residual streams, and the inputs of depthwise convolutions. If no layer before a linear
+layer can absorb the scale, a division is inserted instead.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .channels import Group, find_groups, find_open_groups
 
 aten = torch.ops.aten
 
-EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of a channel's share of the largest one's range
-WORTH_IT = 0.7  # of a group's predicted noise: less of a gain is not worth tighter ranges
+EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # powers of a channel's range relative to the largest
+WORTH_IT = 0.7  # largest share of a group's predicted noise left: a smaller gain is not kept
 WORTH_DIVIDING = 0.5  # the same, where an operator is added
-WORTH_A_TRIAL = 0.35  # of that of all groups: predictions of more brought nothing in trials
-SMALLEST = 1 / 32  # scale: what calibration hardly saw may be larger in use
-SILENT = 1e-6  # share of a channel that the samples do not show: it stays as it is
-HEADROOM = 1.25  # of a channel over what the samples show of it
-FAR = 6  # standard deviations that a channel may go in use, where batch norm has kept them
+WORTH_A_TRIAL = 0.35  # the same for all groups together: larger shares gained nothing in trials
+SMALLEST = 1 / 32  # smallest scale: channels small in calibration may be larger at inference
+SILENT = 1e-6  # channels below this share of the largest range are not scaled
+HEADROOM = 1.25  # margin of a channel over its observed range
+FAR = 6  # standard deviations a channel may reach, known from a folded batch norm
 
 
 @torch.no_grad()
 def equalize(sites: Sites, batches: Sequence[Sequence[Tensor]]) -> FloatGraph | None:
     """The float graph with its channels equalized; None where that would gain little.
 
-    Each group of values gets the scales of least predicted noise in what reads it. batches: flat
+    Each group of values gets the scales of least predicted noise in its consumers. batches: flat
     inputs, a few samples.
     """
     result = copied(sites.graph)
@@ -125,7 +125,7 @@ def _channels(
 def _best_scale(
     module: fx.GraphModule, group: Group, seen: dict[fx.Node, Channels], largest: int
 ) -> tuple[Tensor, float, float]:
-    """The scale of least noise in what the group's readers compute; the noise without, and with.
+    """The scale of least noise in the outputs of the group's consumers; noise without and with it.
 
     largest: the largest integer of a weight.
     """
@@ -149,8 +149,8 @@ def _best_scale(
 def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
     """Each channel's range over the largest one's.
 
-    A channel that the few calibration samples leave idle need not be so in use: of what batch
-    norms gave, they know the mean and spread in training.
+    A channel that is idle in the few calibration samples may be active at inference: a folded batch
+    norm records the mean and spread that it had in training.
     """
     most = torch.stack([c.largest.amax() for c in looked]).amax().clamp(min=1e-30)
     shares = [HEADROOM * c.largest / c.largest.amax().clamp(min=1e-30) for c in looked]
@@ -165,7 +165,7 @@ def _shares(group: Group, looked: Sequence[Channels]) -> Tensor:
 
 
 class _Reader:
-    """A layer that reads channels, and the noise to expect of what it computes."""
+    """A layer that reads the value of a group, and the noise to expect in its output."""
 
     def __init__(
         self, module: fx.GraphModule, layer: fx.Node, seen: Channels, channels: int
@@ -186,8 +186,8 @@ class _Reader:
     def noise(self, scale: Tensor, qmax: int) -> float:
         """Predicted noise over signal with the input divided by `scale`.
 
-        Both roundings are taken as independent and even, of variance step**2 / 12; means are
-        left out, as bias correction takes them back. qmax: the largest integer of a weight.
+        Both rounding errors are taken as independent and uniform, of variance step**2 / 12; means
+        are left out, since bias correction removes them. qmax: the largest integer of a weight.
         """
         s = scale.view(self.groups, -1)
         step = ((self.high / scale).amax() - (self.low / scale).amin()) / 255
@@ -202,7 +202,7 @@ class _Reader:
 
 
 def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
-    """Divide all values of a group by `scale`, one number a channel; what reads them multiplies."""
+    """Divide all values of a group by `scale`, one number per channel; their consumers multiply."""
     for layer in group.producers:
         at = 2 if is_operator(layer, "layer_norm") else 1
         axis = operator_of(layer).weight_axis or 0
@@ -219,9 +219,10 @@ def move_scale(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
 
 
 def _divide(module: fx.GraphModule, group: Group, scale: Tensor) -> None:
-    """Divide what the readers of an open group read by the scale, where nothing takes it in.
+    """Insert a division by the scale before the consumers of an open group.
 
-    Engines do it as they quantize the value. The values of the group are no longer its own.
+    Engines fuse the division with the quantization of the value. Clears the group's values, which
+    are not scaled themselves.
     """
     ((value, _),) = group.values.items()
     with module.graph.inserting_after(value):
@@ -245,7 +246,7 @@ def _along_inputs(layer: fx.Node, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _clamp_channels(module: fx.GraphModule, node: fx.Node, scale: Tensor) -> None:
-    """A clip to two numbers becomes one to two numbers a channel."""
+    """Turn a clip to two numbers into one to two numbers per channel."""
     given: Any = node.args[1:3]
     bounds = [
         bound if bound is None else _new(module, node, name, bound / scale)

@@ -25,7 +25,7 @@ class LayerwiseRunner:
             interpreter.start(inputs)
 
     def __iter__(self) -> Iterator[fx.Node]:
-        """Each node once all inputs have passed it; what it read is still there."""
+        """Each node after it ran on all inputs; the values it read are still available."""
         for node in self.module.graph.nodes:
             self.run(node)
             yield node
@@ -42,7 +42,7 @@ class LayerwiseRunner:
         return [interpreter.env[node] for interpreter in self.interpreters]
 
     def replace(self, node: fx.Node, values: Sequence[Tensor]) -> None:
-        """Let what follows read these values of a node."""
+        """Replace a node's values, for the nodes after it."""
         for interpreter, value in zip(self.interpreters, values, strict=True):
             interpreter.env[node] = value
 
@@ -59,7 +59,7 @@ def tune_layers(
 
     Each layer reads the outputs of the layers before it as tuned; the methods change it in turn.
     batches: flat inputs, a few dozen samples; memory is that of one forward pass of them all
-    together, and of another where biases are corrected.
+    together, plus another where biases are corrected.
     """
     tuned = emission.again()
     runner = LayerwiseRunner(tuned.module, batches)

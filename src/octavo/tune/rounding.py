@@ -1,10 +1,10 @@
-"""Weight rounding: what rounding one weight does to the output, weights yet to be rounded undo.
+"""Weight rounding: each weight's rounding error is compensated by weights not yet rounded.
 
-Layer by layer in graph order, on the layer's quantized inputs, input by input: the least squares
-update of GPTQ (Frantar et al. 2022, arXiv 2210.17323), here for convolutions, depthwise ones
-among them, as for linear layers. Before it each output channel gets the scale of least squared
-error. Both weigh errors by how the inputs vary around their means: what shifts a mean is bias
-correction's to take back.
+Layers are rounded in graph order, on their quantized inputs, one input at a time, with the least
+squares update of GPTQ (Frantar et al. 2022, arXiv 2210.17323), here for linear layers and for
+convolutions, including depthwise ones. First each output channel gets the scale of least squared
+error. Both steps weight errors by how the inputs vary around their means: bias correction removes
+shifts of the mean.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .layerwise import LayerHook, LayerwiseRunner
 aten = torch.ops.aten
 
 LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
-SHARES = torch.linspace(1.0, 0.6, 21)  # scales tried, of the one that clips nothing
-DAMPING = 0.01  # of the inputs' mean variance: what few samples say of it is not all there is
-POSITIONS, OF_AN_INPUT = 2_000, 32  # of a layer that are looked at: so many, and for each input
+SHARES = torch.linspace(1.0, 0.6, 21)  # candidate scales, relative to the one that clips nothing
+DAMPING = 0.01  # relative to the inputs' mean variance, which few samples underestimate
+POSITIONS, OF_AN_INPUT = 2_000, 32  # positions sampled in a layer: base, per input
 POSITIONS_AN_INPUT = (
-    64  # positions for each input of an output: of fewer, chance would choose the integers
+    64  # least number of positions per input of an output: with fewer, rounding fits noise
 )
-BLOCK = 128  # inputs whose updates of all later ones are done together
+BLOCK = 128  # inputs whose updates of all later inputs are applied together
 
 
 def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
@@ -60,7 +60,7 @@ def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
 
 
 def _round_layer(runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: QSpec) -> None:
-    """Store better integers and scales for a layer's weight, and run it with them."""
+    """Store better integers and scales for a layer's weight, and run the layer with them."""
     dequantized: Any = layer.args[1]
     stored, stored_scale = dequantized.args[:2]
     read: Any = layer.args[0]
@@ -76,7 +76,7 @@ def _round_layer(runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: 
 
 
 def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Tensor:
-    """(groups, n, n): how the n inputs of each output of a layer vary together."""
+    """(groups, n, n): the covariance of the n inputs of each output of a layer."""
     count, total, products = 0, torch.zeros(()), torch.zeros(())
     origin = None  # near the mean: float32 would lose small variances beside large means
     generator = torch.Generator().manual_seed(0)
@@ -96,7 +96,7 @@ def _covariance(layer: fx.Node, weight: Tensor, values: Sequence[Tensor]) -> Ten
 def _columns(
     layer: fx.Node, weight: Tensor, x: Tensor, capacity: int, generator: torch.Generator
 ) -> Tensor:
-    """(groups, inputs of an output, positions): what a layer reads, at most `capacity` a sample."""
+    """(groups, inputs of an output, positions): a layer's input, `capacity` positions a sample."""
     if layer.target is aten.linear.default:
         rows = x.flatten(0, -2)
         return rows[_some(len(rows), capacity * len(x), generator)].T[None]
@@ -117,7 +117,7 @@ def _columns(
 
 
 def _some(number: int, most: int, generator: torch.Generator) -> Tensor:
-    """At most `most` of the first numbers."""
+    """At most `most` of the integers below `number`, at random."""
     return torch.randperm(number, generator=generator)[:most]
 
 
@@ -136,13 +136,13 @@ def _best_scale(rows: Tensor, variance: Tensor, spec: QSpec) -> Tensor:
 def _spread_errors(rows: Tensor, scale: Tensor, covariance: Tensor, spec: QSpec) -> Tensor:
     """The integers, each input's rounding error spread over the inputs that follow."""
     variance = covariance.diagonal(dim1=1, dim2=2)
-    order = variance.argsort(dim=1, descending=True)  # while there is most to make it up with
+    order = variance.argsort(dim=1, descending=True)  # largest first: most can compensate
     rows = rows.gather(2, order[:, None].expand_as(rows))
     covariance = covariance.gather(1, order[:, :, None].expand_as(covariance))
     covariance = covariance.gather(2, order[:, None].expand_as(covariance))
     damping = DAMPING * variance.mean(1) + 1e-12
     covariance.diagonal(dim1=1, dim2=2).add_(damping[:, None])
-    # of the inverse, the factor that is upper: the inverse of the one that is upper on the left
+    # covariance = left @ left.T with an upper triangular left, so its inverse = upper.T @ upper
     left = torch.linalg.cholesky(covariance.flip(1, 2)).flip(1, 2)
     upper = torch.linalg.solve_triangular(left, torch.eye(len(left[0])).to(left), upper=True)
     integers = torch.empty_like(rows)

@@ -22,14 +22,14 @@ METHODS: dict[str, tuple[str, Method]] = {
     "round_weights": ("weight rounding", round_weights),
     "correct_biases": ("bias correction", correct_biases),
 }
-# In dB, on the samples measured on: equalized ranges are tighter, and fit unusual inputs less well.
+# In dB, on the measuring samples: equalized ranges are tighter, and fit unusual inputs less well.
 EQUALIZED_GAINS = 0.5
-TRIAL_SAMPLES = 8  # tuned on and measured on to see that
+TRIAL_SAMPLES = 8  # to tune on, and as many to measure on, in that trial
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """A quantized graph, and the noise of its output and sites on the samples measured on."""
+    """A quantized graph, and the noise of its output and sites on the measuring samples."""
 
     emission: Emission
     output: Noise
@@ -46,8 +46,8 @@ def measured(emission: Emission, reference: FloatReference) -> Tuned:
 def tune(emission: Emission, samples: Samples, reference: FloatReference) -> Tuned:
     """Tune on some samples and measure on others; what does not help is undone.
 
-    Weights are rounded for what biases cannot correct: first the two together are tried, then
-    each alone.
+    Weight rounding minimizes what bias correction cannot correct: the two together are tried first,
+    then each alone.
     """
     methods = [m for m in METHODS if getattr(emission.sites.config, m)]
     if not methods or not emission.sites.weighted():
@@ -94,7 +94,7 @@ def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Ste
 def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
     """The output's noise, biases corrected, with only the samples to tune on as calibration data.
 
-    Of so few, extremes say more than histograms.
+    With so few samples, extremes are better than histograms.
     """
     ranges = Ranges(sites)
     for inputs in samples.tuning:

@@ -1,8 +1,8 @@
-"""The rules: one small class per operator family, entered in the pattern table by decorator.
+"""The rules: one small class per operator family, registered by decorator.
 
 An operator of a known kind needs no rule, only a row in the operator table: see `kinds.py`. For
-any other, `FloatOp`, `PassThrough` and `Weighted` in `base.py` are what a rule can be, and
-`register_pattern` adds one from outside the package as well.
+any other, derive a class from `FloatOp`, `PassThrough`, `Weighted` or `Rule` in `base.py`;
+`register_pattern` also registers rules from outside the package.
 """
 
 from . import conv, elementwise, kinds, linear, matmul, shape

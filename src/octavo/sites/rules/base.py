@@ -1,4 +1,4 @@
-"""What a rule is. A rule object stands for one site: the nodes that one match covers."""
+"""The base classes of rules. A rule object represents one site: the nodes that one match covers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .renamed import accept_old_names
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may ask about the graph around its site.
+    """What a rule may query about the graph around its site.
 
     rules: the last node of each site -> its rule.
-    convolutional: values that are a convolution's output, or moved or computed from such alone.
+    convolutional: values that are a convolution's output, or moved or computed only from such.
     """
 
     module: fx.GraphModule
@@ -43,7 +43,7 @@ class Emitter(Protocol):
         """Copy the nodes of a site, on dequantized inputs and weights where it reads integers."""
 
     def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
-        """Quantize `value`, what `node` of the float graph has become."""
+        """Quantize `value`, which `node` of the float graph has become."""
 
     def emit_on_integers(self, rule: Rule) -> fx.Node:
         """Copy the node of a site so that it runs on the integers of its input."""
@@ -61,22 +61,22 @@ class Emitter(Protocol):
 class Rule:
     """How an operator is quantized: which inputs it reads as integers and what it emits.
 
-    One object is made for each match, from the nodes it covers, inputs first. Subclasses mostly
-    set attributes; `emit` adds the covered nodes between dequantize and quantize, the form that
-    every engine knows how to run in integers.
+    One object is made for each match, from the nodes it covers, inputs first. Subclasses mostly set
+    attributes; `emit` adds the covered nodes between dequantize and quantize, the pattern that
+    every engine runs with integer kernels.
 
     precision: "int8", or "float" for a site that computes in float between int8 neighbours.
     input_spec: the integers that it reads.
-    passthrough: moves integers without error; never turned float for accuracy.
+    passthrough: moves integers without rounding; never turned float for accuracy.
     shares_qparams: the output has the scale and zero_point of the inputs.
     signed_input: reads int8 as well as uint8.
-    convolutional: whether the output is a convolution's: yes, no, or (None) if all computed inputs
-        are. Sums and products are int8 only among convolutions.
-    accumulator: engines fuse what follows into the accumulator of this operator, and some of them
-        return integers only.
+    convolutional: whether the output counts as a convolution's; None: if all computed inputs do.
+        Sums and products are int8 only among convolutions.
+    accumulator: engines fuse a following addition and activation into this operator's accumulator;
+        the kernels of some engines return only integers.
     reason: why it stays float, set before `emit` returns NotImplemented.
     float_reason: the same for a rule whose precision is "float".
-    undemanded_reason: why it is float where it could be int8 but reads no integers.
+    undemanded_reason: why it is float although it could be int8: nothing demands integers.
     """
 
     precision: ClassVar[str] = "int8"
@@ -104,7 +104,7 @@ class Rule:
 
     @property
     def operator(self) -> fx.Node:
-        """The node that gives the site its name: the first covered (conv of conv + relu)."""
+        """The node after which the site is named: the first covered (conv of conv + relu)."""
         return self.nodes[0]
 
     def activations(self) -> list[fx.Node]:
@@ -116,15 +116,15 @@ class Rule:
         return ""
 
     def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
-        """The inputs to read as integers, given whether anybody reads the output as integers."""
+        """The inputs to read as integers, given whether any site reads the output as integers."""
         return self.activations()
 
     def fused_input(self, context: Context) -> fx.Node | None:
-        """The input that an engine takes from the accumulator that computes it, not yet rounded."""
+        """The input that an engine takes, not yet rounded, from a convolution's accumulator."""
         return None
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
-        """Called after `node` ran in calibration; ranges are observed without help."""
+        """Called after `node` ran in calibration; ranges are observed without it."""
 
     def weights(self) -> dict[fx.Node, int]:
         """Covered inputs stored as int8 -> the axis with a scale per index."""
@@ -154,7 +154,7 @@ class Weighted(Rule):
 
     @property
     def has_batch(self) -> bool:
-        """Whether it is called on samples, not on one without a batch."""
+        """Whether it is called on batches, not on a single sample without a batch dimension."""
         return has_batch(self.operator)
 
     @property
@@ -171,13 +171,13 @@ class Weighted(Rule):
         return {self.weight: self.channel_axis}
 
     def unsupported_reason(self, context: Context) -> str:
-        """A weight that is computed has no int8 form on file."""
+        """A weight that the model computes cannot be stored as int8."""
         constant = is_constant(self.weight)
         return "" if constant else "its weight is computed by the model, not a parameter"
 
 
 class FloatOp(Rule):
-    """Computed in float, between int8 neighbours: its output is quantized when one reads it."""
+    """Computes in float, and quantizes its output for int8 consumers."""
 
     precision = "float"
     float_reason = "between int8 operators"
@@ -187,12 +187,12 @@ class FloatOp(Rule):
         return []
 
     def emit(self, emitter: Emitter) -> Any:
-        """Stay float for readers that take float; the first that does not quantizes it."""
+        """Emit in float; the output is quantized when an int8 consumer first reads it."""
         return emitter.emit(self)
 
 
 class PassThrough(Rule):
-    """Moves, copies or selects values: works on the integers, scale and zero_point pass through.
+    """Moves, copies or selects integers; its output keeps their scale and zero_point.
 
     With `on_integers` the node itself runs on the integer tensor; without it (PyTorch has no
     integer kernel) it runs between dequantize and quantize with one scale, which is exact too.
@@ -207,7 +207,7 @@ class PassThrough(Rule):
         return [n for n in self.operator.all_input_nodes[:1] if n.op != "get_attr"]
 
     def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
-        """Its input, if and only if its own reader reads integers."""
+        """Its input, if and only if its output is read as integers."""
         return self.activations() if output_demanded else []
 
     def emit(self, emitter: Emitter) -> Any:

@@ -17,12 +17,12 @@ from .base import Context, Rule, is_float
 @register_pattern((nn.ReLU6, operator.add))
 @register_pattern(operator.mul)
 class Elementwise(Rule):
-    """int8 where convolutions surround it; in a transformer's residual stream float is better."""
+    """int8 between convolutions; in a transformer's residual stream float is better."""
 
     undemanded_reason = "not between convolutions"
 
     def unsupported_reason(self, context: Context) -> str:
-        """A constant operand is part of the float arithmetic around it."""
+        """An operand that is constant stays in the float arithmetic around it."""
         node = self.operator
         if len(self.activations()) != 2 or node.kwargs.get("alpha", 1) != 1:
             return "has a constant operand"
@@ -50,7 +50,7 @@ class Elementwise(Rule):
 
 @register_pattern(torch.cat)
 class Cat(Rule):
-    """All inputs share one scale, so that joining them moves integers and nothing else."""
+    """All inputs share one scale, so that concatenation only moves integers."""
 
     shares_qparams = True
 
@@ -59,7 +59,7 @@ class Cat(Rule):
         return self.activations() if output_demanded else []
 
     def unsupported_reason(self, context: Context) -> str:
-        """Constants joined to activations have ranges of their own."""
+        """Constants that are concatenated with activations have ranges of their own."""
         if any(n.op == "get_attr" for n in self.operator.all_input_nodes):
             return "a constant is joined to activations"
         return ""

@@ -40,11 +40,11 @@ class Reduction(Rule):
     """Reads integers, computes in float, and its output has a range of its own."""
 
     def activations(self) -> list[fx.Node]:
-        """The first: sizes may be computed as well."""
+        """The first input only: the others may be computed sizes."""
         return super().activations()[:1]
 
     def unsupported_reason(self, context: Context) -> str:
-        """A sum of integers is an integer already."""
+        """Reductions of integer tensors need no quantization."""
         floats = all(map(is_float, self.activations()))
         return "" if floats else "its input is not a floating point tensor"
 
@@ -62,7 +62,7 @@ RULES: dict[Kind, type[Rule]] = {
     Kind.REDUCTION: Reduction,
 }
 
-# What engines apply to the result of a layer before it leaves the registers.
+# Activations that engines fuse into the layer before them.
 ACTIVATIONS: tuple[Pattern, ...] = tuple(
     row.pattern for row in OPERATORS.values() if row.kind is Kind.ACTIVATION
 )

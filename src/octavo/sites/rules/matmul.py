@@ -1,4 +1,4 @@
-"""Matrix products: with a constant they are a linear layer, of two activations attention."""
+"""Matrix products: with a constant (a linear layer), or of two activations (attention)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Matmul(Rule):
         return {right: value_of(right).dim() - 1} if is_constant(right) else {}
 
     def unsupported_reason(self, context: Context) -> str:
-        """Vectors and a constant first factor have no integer kernel; a stack has a wrong one."""
+        """No integer kernel: vectors, a constant first factor. Wrong results: a constant stack."""
         left, right = self.operator.args[:2]
         if is_constant(left):
             return "its first factor is constant"

@@ -1,4 +1,4 @@
-"""Names that rules had before 0.2: a class that still uses one works, and is told the new one.
+"""Names that rules had before 0.2: a class that uses one works, with a DeprecationWarning.
 
 To be removed in 0.3.
 """
@@ -22,7 +22,7 @@ RENAMED = {
 
 
 def accept_old_names(cls: type) -> None:
-    """Give a rule class that defines an old name the new one, and warn."""
+    """Define the new name in a rule class that has an old one, and warn."""
     for old, new in RENAMED.items():
         if old not in vars(cls) or new in vars(cls):
             continue

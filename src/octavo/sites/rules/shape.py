@@ -12,17 +12,17 @@ from .kinds import Layout, Repeating
 
 @register_pattern("roll")
 class Roll(FloatOp):
-    """OpenVINO rolls floats only: quantized before it, what follows would read floats as well."""
+    """OpenVINO rolls only floats: the values are quantized after it, not before."""
 
     float_reason = "quantized after it"
 
 
 @register_pattern(operator.getitem)
 class Item(PassThrough):
-    """One part of a split."""
+    """One output of a split."""
 
     def unsupported_reason(self, context: Context) -> str:
-        """Parts of anything but a split are not values that integers can pass through."""
+        """Integers pass only through the outputs of a split."""
         source: Any = self.operator.args[0]
         split = isinstance(context.rule_of(source), Layout)
         return "" if split else "part of what a float operator returns"
@@ -34,7 +34,7 @@ class Item(PassThrough):
 @register_pattern("reflection_pad2d")
 @register_pattern("replication_pad2d")
 class Pad(Repeating):
-    """0, the padding of all but a few models, is among the integers' values exactly."""
+    """Padding with 0, which nearly all models use, is exact in integers."""
 
     def unsupported_reason(self, context: Context) -> str:
         """Padding with another constant would need a range that holds it."""
