@@ -140,3 +140,26 @@ def test_a_call_of_another_kind_is_refused():
     quantized = octavo.quantize(Attend(), (q, k, v))
     with pytest.raises(octavo.CaptureError, match="structure"):
         quantized(q, k, v, keep)
+
+
+def test_a_causal_mask_leaves_the_length_dynamic():
+    """Also where q, k and v come from one layer, which is taken apart by known sizes."""
+
+    class Causal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.qkv = nn.Embedding(50, 16), nn.Linear(16, 48)
+
+        def forward(self, ids):
+            x = self.embed(ids)
+            parts = self.qkv(x).reshape(*x.shape[:2], 3, 2, 8).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(*parts, is_causal=True)
+            return y.transpose(1, 2).flatten(2)
+
+    net = Causal().eval()
+    q = octavo.quantize(net, [torch.randint(50, (4, 13)) for _ in range(4)])
+    fast = q.compile()
+    for length in (13, 9, 21):
+        ids = torch.randint(50, (3, length))
+        assert octavo.sqnr(net(ids), q(ids)) > 25
+        assert octavo.sqnr(q(ids), fast(ids)) > 35
