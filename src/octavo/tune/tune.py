@@ -58,12 +58,15 @@ def tune(emission: Emission, samples: Samples, reference: FloatReference) -> Tun
     for names in [methods, *alone]:
         trial = measured(tuned_by(emission, names, samples), reference)
         plain = plain or reference.noise(emission.module)  # after it: the float outputs are known
-        kept = trial.output.ratio <= plain.ratio
-        title = " and ".join(METHODS[m][0] for m in names)
-        steps.append(Step(title, plain.sqnr, trial.output.sqnr, kept))
-        if kept:
+        steps.append(judged(" and ".join(METHODS[m][0] for m in names), plain, trial.output))
+        if steps[-1].kept:
             return dataclasses.replace(trial, steps=tuple(steps))
     return dataclasses.replace(measured(emission, reference), steps=tuple(steps))
+
+
+def judged(method: str, before: Noise, after: Noise, gain: float = 0.0) -> Step:
+    """The result of a trial: kept if the SQNR rose by at least `gain` dB, or did not fall."""
+    return Step(method, before.sqnr, after.sqnr, after.sqnr >= before.sqnr + gain)
 
 
 def tuned_by(emission: Emission, names: Sequence[str], samples: Samples) -> Emission:
@@ -86,9 +89,8 @@ def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Ste
     before, after = (
         _trial(sites.on(form, observer="minmax"), few, reference) for form in (sites.graph, graph)
     )
-    kept = after.sqnr >= before.sqnr + EQUALIZED_GAINS
-    step = Step("equalization", before.sqnr, after.sqnr, kept)
-    return sites.on(graph) if kept else sites, (step,)
+    step = judged("equalization", before, after, EQUALIZED_GAINS)
+    return sites.on(graph) if step.kept else sites, (step,)
 
 
 def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
