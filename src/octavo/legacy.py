@@ -43,13 +43,11 @@ class DefaultQuant:
     def __init__(self, quantizer: Any, node: fx.Node) -> None:
         self.quantizer, self.node = quantizer, node
         self.observer = make_observer(quantizer.config.observer)
-        self.all_tensors = True
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
         """Record the value of `node`; raises DataError if it holds NaN or infinity."""
         value = env[node.name]
         if not isinstance(value, Tensor):
-            self.all_tensors = False
             return
         try:
             self.observer.observe(value)
@@ -59,7 +57,6 @@ class DefaultQuant:
     def merge(self, other: DefaultQuant) -> None:
         """Add the observations of another value that will share scale and zero_point."""
         self.observer.merge(other.observer)
-        self.all_tensors &= other.all_tensors
 
     def qparams(self) -> QParams:
         """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""

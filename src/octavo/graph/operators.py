@@ -64,11 +64,6 @@ class Operator:
         """What its rule is registered under."""
         return self.aliases[0] if self.aliases else self.name
 
-    @property
-    def moves_values(self) -> bool:
-        """Whether its output holds only values of its input, except for padding."""
-        return self.kind in (Kind.LAYOUT, Kind.REPEATING)
-
 
 # ---- multiply-adds
 

@@ -111,11 +111,6 @@ class Sites(Mapping[fx.Node, Site]):
         """Each covered node -> the root of its site."""
         return {n: root for root, rule in self.rules.items() for n in rule.nodes}
 
-    @property
-    def int8(self) -> list[Site]:
-        """The sites that read integers, in graph order."""
-        return [site for site in self.values() if site.int8_inputs]
-
     @cached_property
     def observed(self) -> tuple[fx.Node, ...]:
         """The values whose ranges calibration must observe, in graph order."""
