@@ -137,3 +137,14 @@ def test_a_handler_that_is_no_rule_is_refused_by_quantize():
 class Negated(nn.Module):
     def forward(self, x):
         return -x
+
+
+@pytest.mark.parametrize("net", [Small, lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1))])
+def test_the_default_quant_chooses_as_octavo_does_without_one(net):
+    model = nn.Sequential(net(), nn.Conv2d(8 if net is Small else 4, 2, 1)).eval()
+    x = torch.randn(4, 3, 8, 8)
+    _, plain = quantized(model, x)
+    _, module = quantized(model, x, quant_ctor=octavo.DefaultQuant)
+    buffers = dict(module.named_buffers())
+    assert all(torch.equal(b, buffers[n]) for n, b in plain.named_buffers())
+    assert [n.name for n in plain.graph.nodes] == [n.name for n in module.graph.nodes]

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from .calibrate.observers import make_observer
 from .calibrate.ranges import Ranges, Watch
 from .convert import Emission, QuantizedWeights, convert
-from .convert.choose import qparams_of_value
+from .convert.choose import qparams_of_group
 from .convert.emit import GraphEmitter
 from .errors import DataError
 from .graph.names import describe
@@ -62,8 +62,8 @@ class DefaultQuant:
         """scale and zero_point from what was observed; a zero_point near the middle becomes 0."""
         sites = self.quantizer.sites
         assert sites is not None
-        lowest = self.observer.extremes()[0]
-        return qparams_of_value(sites, self.node, lowest, self.observer.clipped)
+        extremes, clipped = self.observer.extremes(), self.observer.clipped
+        return qparams_of_group(sites, self.node, extremes, clipped)
 
     def quantize(self, input: fx.Node) -> fx.Node:
         """Emit the quantization of `input`."""

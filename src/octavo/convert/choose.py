@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import fx
@@ -22,33 +23,31 @@ NEARLY_SYMMETRIC = 1.1
 
 def choose(sites: Sites, ranges: Ranges) -> dict[fx.Node, QParams]:
     """scale and zero_point of every value that is read as integers; equal within a group."""
-    chosen: dict[fx.Node, QParams] = {}
-    for name, members in sites.groups.items():
-        chosen[name] = _of_group(sites, ranges, name, members)
+    chosen = {
+        name: qparams_of_group(
+            sites, name, ranges.extremes(members), partial(ranges.clipped, members)
+        )
+        for name, members in sites.groups.items()
+    }
     named = {*sites.demand.specs, *sites.demand.hints}
     return {n: chosen[sites.demand.group_of(n)] for n in sites.graph.graph.nodes if n in named}
 
 
-def _of_group(sites: Sites, ranges: Ranges, name: fx.Node, members: tuple[fx.Node, ...]) -> QParams:
-    if name in sites.demand.hints:  # rounded only if an engine needs it: never clipped
-        return choose_qparams(*ranges.extremes(members), ACTIVATION)
-    return qparams_of_value(
-        sites, name, ranges.extremes(members)[0], lambda spec: ranges.clipped(members, spec)
-    )
-
-
-def qparams_of_value(
+def qparams_of_group(
     sites: Sites,
     name: fx.Node,
-    lowest: float,
+    extremes: tuple[float, float],
     clipped: Callable[[QSpec], tuple[float, float]],
 ) -> QParams:
     """scale and zero_point of a group of values; a zero_point near the middle becomes 0.
 
-    lowest: the smallest value seen. clipped: the range to spread over the integers of a QSpec.
+    extremes: the smallest and largest value seen. clipped: the range to spread over the integers
+    of a QSpec.
     """
+    if name in sites.demand.hints:  # rounded only if an engine needs it: never clipped
+        return choose_qparams(*extremes, ACTIVATION)
     spec = sites.demand.spec_of(name)
-    if spec.symmetric and lowest >= 0:
+    if spec.symmetric and extremes[0] >= 0:
         spec = ACTIVATION  # whose zero_point is 0 as well, with all 256 integers in use
     low, high = clipped(spec)
     qparams = choose_qparams(low, min(high, _clip_max(sites, name)), spec)
