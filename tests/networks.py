@@ -210,6 +210,53 @@ class Outlier(nn.Module):
         return self.bad(y)
 
 
+def uneven(channels, least=0.02):
+    return torch.logspace(0, torch.tensor(least).log10().item(), channels)
+
+
+class Bottlenecks(nn.Module):
+    """MobileNetV2's plan: expand, depthwise, project, add; small channels count like large."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.expand = nn.ModuleList(nn.Conv2d(8, 16, 1) for _ in range(2))
+        self.depthwise = nn.ModuleList(nn.Conv2d(16, 16, 3, 1, 1, groups=16) for _ in range(2))
+        self.project = nn.ModuleList(nn.Conv2d(16, 8, 1) for _ in range(2))
+        self.head = nn.Linear(8, 5)
+        with torch.no_grad():
+            for conv in (self.stem, *self.project):
+                conv.weight *= uneven(8)[:, None, None, None]
+                conv.bias *= uneven(8)
+            for reader in (*self.expand, self.head):
+                reader.weight /= uneven(8).view(1, 8, *[1] * (reader.weight.dim() - 2))
+            for conv in self.expand:
+                conv.weight *= uneven(16)[:, None, None, None]
+                conv.bias *= uneven(16)
+            for conv in self.depthwise:
+                conv.weight /= uneven(16)[:, None, None, None]
+
+    def forward(self, x):
+        x = self.stem(x)
+        for expand, depthwise, project in zip(
+            self.expand, self.depthwise, self.project, strict=True
+        ):
+            y = F.relu6(depthwise(F.relu6(expand(x))))
+            x = x + project(y)
+        return self.head(x.mean((2, 3)))
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.relu(self.conv1(x))
+        return torch.tanh(self.pool(x + self.conv2(x)))
+
+
 NETWORKS = {
     "residual": (Residual, lambda n: ((images(n),), {})),
     "mobile": (Mobile, lambda n: ((images(n),), {})),

@@ -3,11 +3,12 @@
 import torch
 
 import octavo
-from octavo import Config
+from octavo import Config, Quantizer
 from octavo.calibrate.ranges import Ranges
 from octavo.capture.export import capture
 from octavo.capture.float_graph import FloatGraph
 from octavo.convert import QuantizedWeights, convert
+from octavo.graph.names import operator_name
 from octavo.passes import run_passes
 from octavo.sites.sites import match
 
@@ -45,3 +46,14 @@ def quantize(net, x):
 def rows(q):
     """operator -> row of the report."""
     return {r.operator: r for r in q.report().rows}
+
+
+def quantized(net, *batches, **options):
+    quantizer = Quantizer(net, **options)
+    for b in batches:
+        quantizer.observe(b)
+    return quantizer, quantizer.quantize()
+
+
+def named(graph, name):
+    return [n for n in graph.nodes if operator_name(n) == name]

@@ -9,31 +9,10 @@ from torch import fx, nn
 
 import octavo
 import original
+from networks import Small
 from octavo import DataError, Quantizer
-from octavo.graph.names import operator_name
 from octavo.graph.qparams import choose_qparams
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
-
-    def forward(self, x):
-        x = self.relu(self.conv1(x))
-        return torch.tanh(self.pool(x + self.conv2(x)))
-
-
-def quantized(net, *batches, **options):
-    quantizer = Quantizer(net, **options)
-    for b in batches:
-        quantizer.observe(b)
-    return quantizer, quantizer.quantize()
-
-
-def named(graph, name):
-    return [n for n in graph.nodes if operator_name(n) == name]
+from stages import named, quantized
 
 
 def test_handlers_of_the_original_form_run_unchanged():

@@ -6,35 +6,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 import octavo
-from networks import NETWORKS, images, make
+from networks import NETWORKS, Small, images, make
 from octavo import ConversionError, DataError, Quantizer
 from octavo.calibrate.observers import MinMaxObserver
 from octavo.graph import ops
 from octavo.graph.names import operator_name
 from octavo.graph.qparams import choose_qparams
 from octavo.sites.rules.conv import Conv
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.relu, self.pool = nn.ReLU(), nn.MaxPool2d(2)
-
-    def forward(self, x):
-        x = self.relu(self.conv1(x))
-        return torch.tanh(self.pool(x + self.conv2(x)))
-
-
-def quantized(net, *batches, **options):
-    quantizer = Quantizer(net, **options)
-    for b in batches:
-        quantizer.observe(b)
-    return quantizer, quantizer.quantize()
-
-
-def named(graph, name):
-    return [n for n in graph.nodes if operator_name(n) == name]
+from stages import named, quantized
 
 
 def test_a_fake_resnet_end_to_end():

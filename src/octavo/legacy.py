@@ -13,18 +13,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from .calibrate.observers import make_observer
-from .calibrate.ranges import Ranges, Watch
+from .calibrate.ranges import Ranges, Watch, observe_value
 from .convert import Emission, QuantizedWeights, convert
 from .convert.choose import qparams_of_group
 from .convert.emit import GraphEmitter
 from .errors import DataError
-from .graph.names import describe
 from .graph.qparams import QParams
 from .sites.patterns import Handler, Pattern
-from .sites.rules.base import Context, Emitter, Rule
+from .sites.rules.base import Context, Emitter, Rule, is_rule
 from .sites.sites import Sites
 
 
@@ -46,13 +45,7 @@ class DefaultQuant:
 
     def observe(self, node: fx.Node, env: Mapping[str, Any]) -> None:
         """Record the value of `node`; raises DataError if it holds NaN or infinity."""
-        value = env[node.name]
-        if not isinstance(value, Tensor):
-            return
-        try:
-            self.observer.observe(value)
-        except DataError as e:
-            raise DataError(f"the output of {describe(node)} has {e}") from e
+        observe_value(self.observer, node, env[node.name])
 
     def merge(self, other: DefaultQuant) -> None:
         """Add the observations of another value that will share scale and zero_point."""
@@ -105,7 +98,7 @@ class Adapter:
     def __init__(self, quantizer: Any) -> None:
         self.quantizer = quantizer
         types = list(quantizer.patterns.values())
-        rules = [isinstance(t, type) and issubclass(t, Rule) for t in types]
+        rules = [is_rule(t) for t in types]
         self.is_traced = not any(rules)
         self.is_needed = not all(rules) or quantizer.quant_ctor is not None
         self.modules: dict[str, nn.Module] = {}
@@ -116,9 +109,7 @@ class Adapter:
         """The pattern table, with each handler wrapped in a rule."""
         self.modules = dict(module.named_modules())
         return {
-            pattern: handler
-            if isinstance(handler, type) and issubclass(handler, Rule)
-            else partial(HandlerRule, handler, self.quantizer)
+            pattern: handler if is_rule(handler) else partial(HandlerRule, handler, self.quantizer)
             for pattern, handler in self.quantizer.patterns.items()
         }
 

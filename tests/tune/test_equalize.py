@@ -2,11 +2,10 @@ import warnings
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import octavo
-from networks import NETWORKS, Outlier, calls, images, make
+from networks import NETWORKS, Bottlenecks, Outlier, calls, images, make, uneven
 from octavo import Config
 from octavo.calibrate.ranges import Ranges
 from octavo.capture.export import capture
@@ -15,42 +14,6 @@ from octavo.passes import run_passes
 from octavo.tune.channels import find_groups
 from octavo.tune.equalize import equalize, move_scale
 from stages import matched as captured
-
-
-def uneven(channels, least=0.02):
-    return torch.logspace(0, torch.tensor(least).log10().item(), channels)
-
-
-class Bottlenecks(nn.Module):
-    """MobileNetV2's plan: expand, depthwise, project, add; small channels count like large."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.expand = nn.ModuleList(nn.Conv2d(8, 16, 1) for _ in range(2))
-        self.depthwise = nn.ModuleList(nn.Conv2d(16, 16, 3, 1, 1, groups=16) for _ in range(2))
-        self.project = nn.ModuleList(nn.Conv2d(16, 8, 1) for _ in range(2))
-        self.head = nn.Linear(8, 5)
-        with torch.no_grad():
-            for conv in (self.stem, *self.project):
-                conv.weight *= uneven(8)[:, None, None, None]
-                conv.bias *= uneven(8)
-            for reader in (*self.expand, self.head):
-                reader.weight /= uneven(8).view(1, 8, *[1] * (reader.weight.dim() - 2))
-            for conv in self.expand:
-                conv.weight *= uneven(16)[:, None, None, None]
-                conv.bias *= uneven(16)
-            for conv in self.depthwise:
-                conv.weight /= uneven(16)[:, None, None, None]
-
-    def forward(self, x):
-        x = self.stem(x)
-        for expand, depthwise, project in zip(
-            self.expand, self.depthwise, self.project, strict=True
-        ):
-            y = F.relu6(depthwise(F.relu6(expand(x))))
-            x = x + project(y)
-        return self.head(x.mean((2, 3)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

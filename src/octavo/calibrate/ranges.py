@@ -41,6 +41,8 @@ class Ranges:
             if type(rule).observe is not Rule.observe:
                 self.watches.setdefault(root, []).insert(0, rule.observe)
         self.macs: dict[fx.Node, int] = {}
+        # answers of before the next call is observed, asked again at each conversion
+        self._groups: dict[tuple[fx.Node, ...], Observer] = {}
         self._found: dict[tuple[tuple[fx.Node, ...], QSpec], tuple[float, float]] = {}
 
     # ---- observe
@@ -51,13 +53,13 @@ class Ranges:
 
         Values are freed at their last use, so memory is that of one forward pass.
         """
-        self._found.clear()
+        self._forget()
         first = inputs[0] if inputs else None
         samples = first.shape[0] if isinstance(first, Tensor) and first.dim() else 1
 
         def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
             if node in self.observers:
-                self._observe_value(node, value)
+                observe_value(self.observers[node], node, value)
             if operator_of(node).macs is not None and node not in self.macs:
                 total = multiply_adds(node, value, [env[n] for n in node.all_input_nodes])
                 self.macs[node] = total // max(samples, 1)
@@ -73,15 +75,9 @@ class Ranges:
         except Exception as e:
             raise DataError(_explain(interpreter, e)) from e
 
-    def _observe_value(self, node: fx.Node, value: Any) -> None:
-        if not isinstance(value, Tensor):
-            return
-        try:
-            self.observers[node].observe(value)
-        except DataError as e:
-            raise DataError(
-                f"the output of {describe(node)} has {e}: check the calibration data and weights"
-            ) from e
+    def _forget(self) -> None:
+        self._groups.clear()
+        self._found.clear()
 
     # ---- merging with other processes
 
@@ -91,7 +87,7 @@ class Ranges:
 
     def merge(self, state: Mapping[str, Observer]) -> None:
         """Merge the `state` of another process for the same graph."""
-        self._found.clear()
+        self._forget()
         for node, observer in self.observers.items():
             observer.merge(state[node.name])
 
@@ -109,7 +105,11 @@ class Ranges:
         return self._merged(nodes).extremes()
 
     def _merged(self, nodes: Sequence[fx.Node]) -> Observer:
-        return merged([self.observers[n] for source in nodes for n in self._sources(source)])
+        key = tuple(nodes)
+        if key not in self._groups:
+            sources = [n for node in nodes for n in self._sources(node)]
+            self._groups[key] = merged([self.observers[n] for n in sources])
+        return self._groups[key]
 
     def _sources(self, node: fx.Node) -> Iterator[fx.Node]:
         """The observed values that hold what `node` holds: itself, or what it was moved from."""
@@ -121,6 +121,18 @@ class Ranges:
             raise DataError(f"nothing was observed of {describe(node)}: it has no range")
         for source in rule.activations():
             yield from self._sources(source)
+
+
+def observe_value(observer: Observer, node: fx.Node, value: Any) -> None:
+    """Record the value of `node` if it is a tensor; DataError, naming it, if it is not finite."""
+    if not isinstance(value, Tensor):
+        return
+    try:
+        observer.observe(value)
+    except DataError as e:
+        raise DataError(
+            f"the output of {describe(node)} has {e}: check the calibration data and weights"
+        ) from e
 
 
 def _by_name(env: Mapping[fx.Node, Any], node: fx.Node, value: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..graph.notes import float_reason
 from ..graph.qparams import REDUCED_WEIGHT, WEIGHT, QSpec
 from .demand import Demand, find_demand
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
-from .rules.base import Context, PassThrough, Rule, Weighted
+from .rules.base import Context, PassThrough, Rule, Weighted, is_rule
 from .selection import select
 
 
@@ -186,8 +186,7 @@ def match(
 
 
 def _rule(maker: Handler, nodes: Sequence[fx.Node]) -> Rule:
-    made = maker if isinstance(maker, type) else getattr(maker, "func", None)
-    if not (isinstance(made, type) and issubclass(made, Rule)):
+    if not is_rule(getattr(maker, "func", maker)):
         raise PatternError(
             f"the handler {maker} is not a Rule: derive it from octavo.Rule, or give a handler of "
             "torch.fx's original form to octavo.Quantizer(patterns=...)"

@@ -217,6 +217,11 @@ class PassThrough(Rule):
         return emitter.emit_on_integers(self)
 
 
+def is_rule(handler: Any) -> bool:
+    """Whether what stands in a pattern table is a rule class."""
+    return isinstance(handler, type) and issubclass(handler, Rule)
+
+
 def is_float(node: fx.Node) -> bool:
     """Whether a node's value is a floating point tensor."""
     value = node.meta.get("val")
