@@ -157,6 +157,34 @@ def zero_point_by_name(graph: Graph) -> None:
     node["args"], node["kwargs"] = {"tuple": [integers, scale]}, {"dict": {"zero_point": scale}}
 
 
+def branch(*nodes: dict[str, Any], path: str = "branch", deep: int = 0) -> Callable[[Graph], None]:
+    """A graph inside the graph, of these nodes, `deep` graphs down."""
+    end = {"op": "output", "name": "output", "target": "output", "args": {"tuple": [None]}}
+    inner = {"op": "get_attr", "name": "branch", "target": path, "graph": [*nodes, end]}
+    for _ in range(deep):
+        inner = inner | {"graph": [inner, end]}
+
+    def change(graph: Graph) -> None:
+        graph.insert(0, inner)
+
+    return change
+
+
+def call(name: str, *arguments: Any) -> dict[str, Any]:
+    return {"op": "call_function", "name": "n", "target": name, "args": {"tuple": list(arguments)}}
+
+
+def higher_order(name: str, *arguments: Any) -> Callable[[Graph], None]:
+    """An operator that runs a graph, on the branch `branch`."""
+
+    def change(graph: Graph) -> None:
+        branch()(graph)
+        first = next(i for i, node in enumerate(graph) if node["op"] == "call_function")
+        graph.insert(first, call(f"higher_order.{name}", *arguments))
+
+    return change
+
+
 # ---- changes to other metadata
 
 
@@ -180,8 +208,16 @@ def metadata(key: str, text: str) -> Callable[[Header], None]:
     return change
 
 
+def input_of_dtype(header: Header) -> None:
+    """An attribute of torch that is none of its dtypes."""
+    data = json.loads(header["__metadata__"]["signature"])
+    data["inputs"][0][0] = "load"
+    header["__metadata__"]["signature"] = json.dumps(data)
+
+
 FACTORY = {"default_factory_module": "this", "default_factory_name": "s", "dict_context": ["a"]}
 ENUM = json.dumps([{"__enum__": True, "fqn": "this:s", "name": "a"}])
+BRANCH = {"node": "branch"}
 NAN_SCALE = struct.pack("<f", float("nan"))
 
 HEADERS: dict[str, Callable[[Header], None]] = {
@@ -197,6 +233,18 @@ HEADERS: dict[str, Callable[[Header], None]] = {
     "imports_after_a_space": structure("builtins.dict", " \t" + ENUM),
     "imports_in_a_list": structure("builtins.dict", f"[1, [{ENUM}]]"),
     "unknown_structure": structure("os.stat_result", "null"),
+    "input_of_dtype": input_of_dtype,
+    "named_tuple_of_code": structure("octavo.namedtuple", {"name": "this.s", "fields": ["a=s()"]}),
+    "named_tuple_named_code": structure("octavo.namedtuple", {"name": "s(", "fields": ["a"]}),
+    "named_tuple_too_long": structure("octavo.namedtuple", {"name": "s", "fields": ["a", "b"]}),
+    "dataclass_of_code": structure(
+        "octavo.dataclass", {"name": "this.s", "fields": ["a: s"], "context": [["a: s"], []]}
+    ),
+    "dataclass_without_fields": structure(
+        "octavo.dataclass", {"name": "s", "fields": [], "context": [["__class__"], []]}
+    ),
+    "type_of_torch": structure("octavo.return_types", {"name": "__builtins__"}),
+    "unknown_own_structure": structure("octavo.partial", {"name": "this.s", "fields": ["a"]}),
     "deep_json": metadata("graph", "[" * 50_000 + "]" * 50_000),
     "deep_structure": metadata("signature", '{"in_spec": ' * 20_000),
     "no_graph": metadata("graph", "null"),
@@ -219,6 +267,29 @@ GRAPHS: dict[str, Callable[[Graph], None]] = {
     "dunder": target("aten.__class__.mro"),
     "overload_dunder": target("aten.relu.__globals__"),
     "other_namespace": target("quantized.conv2d.new"),
+    "functional_set": target("aten.set.source_Tensor"),
+    "functional_resize": target("aten.resize.default"),
+    "storage": target("aten.set_.source_Storage"),
+    "pinned_memory": target("aten.pin_memory.default"),
+    "prints": target("aten._print.default"),
+    "warns": target("aten.warn.default"),
+    "seeds": target("aten.manual_seed.default"),
+    "saves": target("aten.save.default"),
+    "prims": target("prims.device_put.default"),
+    "reads_an_image": target("image.read_file.default"),
+    "kernel_of_cuda": target("torchvision._cuda_version.default"),
+    "nested_tensor": target("aten._nested_tensor_from_tensor_list.default"),
+    "triton": higher_order("triton_kernel_wrapper_mutation", BRANCH),
+    "effects": higher_order("with_effects", None, BRANCH),
+    "runs_a_tensor": higher_order("cond", True, {"node": "x"}, BRANCH, {"tuple": []}),
+    "runs_text": higher_order("cond", True, "this", BRANCH, {"tuple": []}),
+    "runs_with_too_little": higher_order("while_loop", BRANCH),
+    "autocast_of_a_module": higher_order("wrap_with_autocast", "this", None, True, None, BRANCH),
+    "branch_with_os_system": branch(call("os.system", "id")),
+    "branch_that_writes": branch(call("aten.set_.source_Tensor")),
+    "branch_named_as_method": branch(path="forward"),
+    "branch_named_as_dunder": branch(path="__class__"),
+    "branch_of_branches": branch(deep=40),
     "cyclic": cyclic,
     "name_is_code": name_is_code,
     "key_is_code": key_is_code,

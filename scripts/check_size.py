@@ -3,8 +3,8 @@
     python scripts/check_size.py
 
 Code is counted without blank lines, comments and docstrings. The limits are what there is, rounded
-up; the aim is 6,300 for all and 4,500 for the core. A change that saves lines lowers a limit; one
-that adds a feature may raise it, in a commit that says why.
+up. A change that saves lines lowers a limit; one that adds a feature may raise it, in a commit that
+says why.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "octavo"
-LIMIT = 7_600
-CORE_LIMIT = 4_850  # without what knows the core and is not known by it
+LIMIT = 10_500
+CORE_LIMIT = 6_550  # without what knows the core and is not known by it
 NOT_CORE = ("engines", "io", "cli", "bench.py", "__main__.py")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 50  # lines as they stand in the file
 _SKIPPED = (

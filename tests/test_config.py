@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,12 +21,40 @@ def test_it_is_frozen():
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"observer": "max"}, {"keep_float": "head"}, {"measure_samples": 0}],
+    ("name", "value"),
+    [
+        *(("observer", v) for v in ("max", None, 3, ["mse"])),
+        *(("keep_float", v) for v in ("head", 3, nn.Linear, None, 2.0, {"head": 1}, nn.ReLU())),
+        *(("keep_float", [v]) for v in (None, True, 1.5, nn.Linear(2, 2), ["head"])),
+        *(("min_sqnr", v) for v in ("10", None, True, -1, math.nan, math.inf, [10])),
+        *(("target_sqnr", v) for v in ("30", None, -0.5, math.inf, torch.tensor(30.0))),
+        *(("optimize", v) for v in ("speed", None, True)),
+        *((n, v) for n in ("equalize", "correct_biases", "round_weights") for v in ("no", 1, None)),
+        *(("rounding_seconds", v) for v in (-1, "60", None, math.nan)),
+        *(("reduce_range", v) for v in ("yes", 1, None, np.array([True, False]))),
+        *((n, v) for n in ("tune_samples", "measure_samples") for v in (0, 1.5, "8", None, True)),
+    ],
 )
-def test_bad_settings_are_refused(settings):
-    with pytest.raises(ConfigError, match=next(iter(settings))):
-        Config(**settings)
+def test_bad_settings_are_refused(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Config(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = Config(
+        min_sqnr=np.float32(3.5),
+        tune_samples=np.int64(4),
+        rounding_seconds=math.inf,
+        target_sqnr=30,
+    )
+    assert (config.min_sqnr, config.tune_samples, config.target_sqnr) == (3.5, 4, 30)
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"mse"'])
+def test_text_that_is_no_settings_is_refused(text):
+    with pytest.raises(ConfigError, match="JSON object"):
+        Config.from_json(text)
 
 
 def test_unknown_settings_in_json_are_refused():

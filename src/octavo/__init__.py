@@ -22,6 +22,8 @@ from .errors import (
     OctavoError,
     PartitionWarning,
     PatternError,
+    RangeWarning,
+    SaveWarning,
 )
 from .io.export import export
 from .io.file import load, save
@@ -58,8 +60,10 @@ __all__ = [
     "QuantizedModel",
     "QuantizedParts",
     "Quantizer",
+    "RangeWarning",
     "Report",
     "Rule",
+    "SaveWarning",
     "Weighted",
     "export",
     "load",

@@ -2,12 +2,24 @@
 
 import dataclasses
 import json
+import math
+import numbers
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigError
 
 OBSERVER_NAMES = ("minmax", "moving_average", "percentile", "mse", "entropy")
+CHOICES: dict[str, tuple[str | bool, ...]] = {
+    "observer": OBSERVER_NAMES,
+    "optimize": ("size", "latency"),
+    "equalize": (True, False),
+    "correct_biases": (True, False),
+    "round_weights": (True, False),
+    "reduce_range": ("auto", True, False),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Config:
     tune_samples: number of calibration samples kept for tuning.
     measure_samples: number of calibration samples kept to measure SQNR on; they differ from those
         kept for tuning, if there are enough.
+    memory: in bytes; fewer samples are kept for tuning, one at least, where the values of all of
+        them would take more than this beside the model.
 
     Raises ConfigError for an unknown name or a value out of range.
 
@@ -57,22 +71,34 @@ class Config:
     reduce_range: bool | str = "auto"
     tune_samples: int = 16
     measure_samples: int = 8
+    memory: float = 2 * 2.0**30
 
     def __post_init__(self) -> None:
-        if self.observer not in OBSERVER_NAMES:
-            known = ", ".join(map(repr, OBSERVER_NAMES))
-            raise ConfigError(f"observer={self.observer!r} is unknown: choose one of {known}")
-        if self.optimize not in ("size", "latency"):
-            raise ConfigError(f"optimize={self.optimize!r}: choose 'size' or 'latency'")
-        if self.reduce_range not in ("auto", True, False):
-            raise ConfigError(f"reduce_range={self.reduce_range!r}: choose 'auto', True or False")
-        if isinstance(self.keep_float, str | int | type):
-            raise ConfigError(f"keep_float takes a list: keep_float=[{self.keep_float!r}]")
-        entries = (e.__name__ if isinstance(e, type) else e for e in self.keep_float)
-        object.__setattr__(self, "keep_float", tuple(entries))
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if not isinstance(value, str | bool) or value not in choices:
+                known = ", ".join(map(repr, choices))
+                raise ConfigError(f"{name}={value!r} is unknown: choose one of {known}")
+        for name in ("min_sqnr", "target_sqnr", "rounding_seconds"):
+            no_limit = name == "rounding_seconds"
+            wanted = "0 or more seconds" if no_limit else "a finite number of dB, 0 or more,"
+            self._number(name, float, 0.0, math.inf if no_limit else sys.float_info.max, wanted)
         for name in ("tune_samples", "measure_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed")
+            self._number(name, int, 1, math.inf, "a whole number, at least 1,")
+        self._number("memory", float, 0.0, math.inf, "a number of bytes, 0 or more,")
+        object.__setattr__(self, "keep_float", tuple(_entries(self.keep_float)))
+
+    def _number(
+        self, name: str, kind: type[int | float], least: float, most: float, wanted: str
+    ) -> None:
+        """Check a setting, and make a number of numpy's one of Python's, which JSON has."""
+        value = getattr(self, name)
+        fits = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+        if fits and not isinstance(value, int | float):
+            value = kind(value)
+            object.__setattr__(self, name, value)
+        if not fits or isinstance(value, bool) or not least <= value <= most:
+            raise ConfigError(f"{name}={value!r}: {wanted} is needed")
 
     def to_json(self) -> str:
         """As a JSON object."""
@@ -80,12 +106,34 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """The inverse of `to_json`; raises ConfigError for unknown settings."""
-        data: dict[str, Any] = json.loads(text)
+        """The inverse of `to_json`; raises ConfigError for other text and unknown settings."""
+        try:
+            data = json.loads(text)
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"settings are a JSON object, as to_json makes it: {e}") from e
+        if not isinstance(data, dict):
+            raise ConfigError(f"settings are a JSON object, not {text!r}")
         unknown = data.keys() - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
         return cls(**data)
+
+
+def _entries(keep_float: Any) -> Iterator[str | int]:
+    """The entries of the list, types by their names."""
+    whole = isinstance(keep_float, str | int | type | Mapping) or not isinstance(
+        keep_float, Iterable
+    )
+    if whole:
+        example = "" if keep_float is None else repr(keep_float)
+        raise ConfigError(f"keep_float={keep_float!r}: a list is needed, keep_float=[{example}]")
+    for entry in keep_float:
+        if isinstance(entry, bool) or not isinstance(entry, str | int | type):
+            kind = type(entry).__name__
+            raise ConfigError(
+                f"keep_float holds a {kind}: give paths, types, operators or numbers of sites"
+            )
+        yield entry.__name__ if isinstance(entry, type) else entry
 
 
 # What each adds to accuracy and costs in time is measured in docs/accuracy.md.

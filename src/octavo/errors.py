@@ -40,8 +40,16 @@ class CollapseWarning(UserWarning):
     """Sites fell back to float because the quantized output had lost too much accuracy."""
 
 
+class RangeWarning(UserWarning):
+    """The first call of a model has inputs of another scale than the calibration data."""
+
+
+class SaveWarning(UserWarning):
+    """A model can be quantized, compiled and run, but a file cannot hold one of its operators."""
+
+
 class PartitionWarning(UserWarning):
-    """OpenVINO cannot run all of a model: PyTorch runs the rest, more slowly."""
+    """OpenVINO cannot run all of a model, or not in the fastest way."""
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

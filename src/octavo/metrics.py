@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .capture.probes import is_comparable
 from .graph import ops
 from .graph.interpreter import Interpreter
 
@@ -95,6 +96,9 @@ class FloatReference:
     def __init__(self, module: fx.GraphModule, batches: Sequence[Sequence[Tensor]]) -> None:
         self.module, self.batches = module, batches
         self._outputs: list[Any] | None = None
+        outputs: Any = module.graph.output_node().args[0]
+        comparable = [isinstance(n, fx.Node) and is_comparable(n) for n in outputs]
+        self._measured = [i for i, c in enumerate(comparable) if c]
 
     @torch.no_grad()
     def noise(self, module: fx.GraphModule) -> Noise:
@@ -103,7 +107,7 @@ class FloatReference:
             self._outputs = [self.module(*inputs) for inputs in self.batches]
         outputs: list[Noise] = []
         for inputs, reference in zip(self.batches, self._outputs, strict=True):
-            _add_outputs(outputs, reference, module(*inputs))
+            self._add(outputs, reference, module(*inputs))
         return _noisiest(outputs)
 
     def compare(
@@ -119,7 +123,7 @@ class FloatReference:
         """
         outputs: list[Noise] = []
         references: list[Any] = []
-        noises = {node: Noise() for node in values}
+        noises = {node: Noise() for node in values if is_comparable(node)}
         sources = {copy: node for node, copy in values.items()}
         for inputs in self.batches:
             kept: dict[fx.Node, Tensor] = {}
@@ -140,16 +144,16 @@ class FloatReference:
 
             with torch.no_grad():
                 references.append(Interpreter(self.module, keep).run(*inputs))
-                _add_outputs(outputs, references[-1], Interpreter(module, against).run(*inputs))
+                self._add(outputs, references[-1], Interpreter(module, against).run(*inputs))
         self._outputs = references
         return _noisiest(outputs), noises
 
-
-def _add_outputs(outputs: list[Noise], reference: Any, value: Any) -> None:
-    pairs = list(zip(_floats(reference), _floats(value), strict=True))
-    outputs += [Noise() for _ in pairs[len(outputs) :]]
-    for noise, (r, v) in zip(outputs, pairs, strict=True):
-        noise.add(r, v)
+    def _add(self, outputs: list[Noise], reference: Any, value: Any) -> None:
+        """Add the outputs of one batch that can be compared; shapes of others depend on values."""
+        pairs = [(reference[i], value[i]) for i in self._measured]
+        outputs += [Noise() for _ in pairs[len(outputs) :]]
+        for noise, (r, v) in zip(outputs, pairs, strict=True):
+            noise.add(r, v)
 
 
 def _noisiest(outputs: list[Noise]) -> Noise:

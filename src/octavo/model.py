@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from .capture.signature import Signature
 from .config import Config
-from .engines.base import compile_program
+from .engines.base import compile_program, warn_of_range
 from .report import Report
 
 
@@ -35,17 +35,26 @@ class QuantizedModel(nn.Module):
         self.signature = signature
         self.config = config
         self._report = report
+        self.called = False
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the original model; CaptureError for arguments of another structure."""
         inputs = self.signature.flatten(args, kwargs)
+        if not self.called:
+            self.called = True
+            warn_of_range(self.signature, inputs)
         return self.signature.unflatten(self.graph_module(*inputs))
 
     @property
     def graph(self) -> fx.Graph:
         """The quantized graph."""
         return self.graph_module.graph
+
+    @property
+    def sqnr(self) -> float:
+        """Of the outputs against the float model's, in dB, on calibration data."""
+        return self._report.output_sqnr
 
     def report(self) -> Report:
         """Precision, reason, range and SQNR of each operator; print it, or read `.rows`."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, overload
@@ -27,21 +28,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from .calibrate.data import calls
+from .calibrate.mistakes import check_model, explain_call
 from .calibrate.ranges import Ranges
 from .calibrate.samples import Samples, keep_samples
 from .capture.export import capture
 from .capture.float_graph import FloatGraph
+from .capture.probes import with_probes, without_probes
 from .capture.signature import Call
 from .capture.submodules import SubmoduleCalls
 from .config import Config, as_config
 from .convert import QuantizedWeights, convert
 from .engines.base import compile_graph
-from .errors import ConfigError, DataError, OctavoError
+from .errors import ConfigError, DataError, OctavoError, SaveWarning
+from .graph.saveable import unsaveable
 from .metrics import FloatReference, Step
 from .model import QuantizedModel, QuantizedParts
 from .passes import run_passes
 from .report import make_report
-from .search.fallback import Evaluate, Fallback, goals_of
+from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
 from .search.latency import choose_for_latency
 from .sites.sites import Sites, match
 from .tune.tune import Tuned, equalize_if_better, tune
@@ -51,8 +55,8 @@ from .tune.tune import Tuned, equalize_if_better, tune
 def quantize(
     model: nn.Module,
     data: Any,
-    *,
     config: Config | str | None = ...,
+    *,
     target_sqnr: float | None = ...,
     evaluate: Evaluate | None = ...,
     max_drop: float = ...,
@@ -65,9 +69,9 @@ def quantize(
 def quantize(
     model: nn.Module,
     data: Any,
+    config: Config | str | None = ...,
     *,
     submodules: Sequence[str],
-    config: Config | str | None = ...,
     target_sqnr: float | None = ...,
     progress: bool = ...,
 ) -> QuantizedParts:
@@ -78,9 +82,9 @@ def quantize(
 def quantize(
     model: nn.Module,
     data: Any,
+    config: Config | str | None = None,
     *,
     submodules: Sequence[str] | None = None,
-    config: Config | str | None = None,
     target_sqnr: float | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float = 0.005,
@@ -116,8 +120,8 @@ def quantize(
     scale per output channel; operators without a rule stay float and the report says why.
     Raises an OctavoError: DataError, CaptureError (the model cannot be exported) or ConfigError.
     """
-    if not isinstance(model, nn.Module):
-        raise OctavoError(f"quantize takes an nn.Module, not a {type(model).__name__}")
+    check_model(model)
+    check_evaluation(evaluate, max_drop)
     config = as_config(config)
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
@@ -154,15 +158,23 @@ class Prepared:
 def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
     """The stages up to observing: capture with the first two calls, passes, match, equalize."""
     first = list(itertools.islice(data, 2))
-    graph = run_passes(capture(model, *first[0], first[1:]))
+    try:
+        captured = capture(model, *first[0], first[1:])
+    except DataError as e:  # the model itself does not take the first call
+        raise DataError(
+            explain_call(model, first[0], e.__cause__ if isinstance(e.__cause__, Exception) else e)
+        ) from e
+    graph = with_probes(run_passes(captured))
+    if faults := unsaveable(graph.graph):
+        warnings.warn(f"octavo.save will refuse this model: {faults[0]}", SaveWarning, stacklevel=5)
     sites = match(graph, config=config)
     rest = iter(first)
     samples, taken = keep_samples(
         graph,
         itertools.chain(rest, data),
-        sites.batched,
         config.tune_samples,
         config.measure_samples,
+        config.memory,
     )
     steps: tuple[Step, ...] = ()
     if config.equalize:
@@ -195,7 +207,9 @@ def finish(
     tuned = Fallback(attempt, samples, ranges.macs).reach(sites, goals)
     steps = prepared.steps + tuned.steps
     report = make_report(prepared.model, tuned, ranges.macs, steps)
-    return QuantizedModel(tuned.emission.module, signature, config, report)
+    return QuantizedModel(
+        without_probes(tuned.emission.module, signature), signature, config, report
+    )
 
 
 def _quantize_submodules(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
+from .capture.signature import Signature
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
 from .metrics import Step
@@ -55,7 +56,7 @@ class Report:
 
     output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there are
     several); bytes are those of all tensors, before and after; steps are the methods tried to raise
-    the SQNR and what each gained.
+    the SQNR and what each gained; notes say what else to know: sizes that are fixed, other types.
     """
 
     rows: tuple[Row, ...]
@@ -63,6 +64,7 @@ class Report:
     bytes_before: int
     bytes_after: int
     steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def int8_share(self) -> float:
@@ -84,7 +86,8 @@ class Report:
             for s in data["steps"]
         )
         sizes = data["bytes_before"], data["bytes_after"]
-        return cls(rows, float(data["output_sqnr"]), *sizes, steps)
+        notes = tuple(map(str, data.get("notes", ())))
+        return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes)
 
     def __rich__(self) -> Table:
         """The table for rich."""
@@ -94,7 +97,7 @@ class Report:
             f"multiply-adds in int8, output SQNR {_number(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
-            caption="\n".join(map(_format_step, self.steps)),
+            caption="\n".join([*map(_format_step, self.steps), *self.notes]),
             caption_justify="left",
         )
         table.add_column("#", justify="right")
@@ -165,7 +168,20 @@ def make_report(
         if sites.roots.get(node, node) is node and _is_work(node):
             rows.append(_row(tuned, node, macs))
     sizes = tensor_bytes(model), tensor_bytes(tuned.emission.module)
-    return Report(tuple(rows), tuned.output.sqnr, *sizes, steps)
+    signature = sites.graph.signature
+    notes = () if signature is None else tuple(_notes(model, signature))
+    return Report(tuple(rows), tuned.output.sqnr, *sizes, steps, notes)
+
+
+def _notes(model: nn.Module, signature: Signature) -> Iterator[str]:
+    if signature.output_types:
+        kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+        kinds = [k for k in kinds if k != "float32"] or ["autocast"]
+        yield f"quantized as float32: the model computes in {', '.join(kinds)}"
+    for i, dimension, reason in signature.fixed:
+        size = signature.inputs[i][1][dimension]
+        what = "must not be 1" if size is None else f"is fixed at {size}"
+        yield f"dimension {dimension} of input {i} {what}: {reason}"
 
 
 def _is_work(node: fx.Node) -> bool:

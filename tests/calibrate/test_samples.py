@@ -3,20 +3,20 @@ import torch
 from torch import nn
 
 from octavo import CaptureError, DataError
-from octavo.calibrate.samples import Samples, calls_with, keep_samples
+from octavo.calibrate.samples import COPIES, Samples, calls_with, count, keep_samples, peak_bytes
 from octavo.capture.export import capture
 
 
 def test_a_subset_is_the_first_samples():
     x = torch.arange(12.0).view(6, 2)
-    few = Samples([[x[:2]], [x[2:4]], [x[4:]]], [[x]]).subset(3)
+    few = Samples([[x[:2]], [x[2:4]], [x[4:]]], [[x]], (True,)).subset(3)
     assert torch.equal(torch.cat([inputs[0] for inputs in few.tuning]), x[:3])
     assert torch.equal(torch.cat([inputs[0] for inputs in few.measuring]), x[:3])
 
 
 def test_without_a_batch_each_input_is_a_sample():
     images = [[torch.randn(3, 5, 5)] for _ in range(6)]
-    few = Samples(images, images, batched=False).subset(4)
+    few = Samples(images, images).subset(4)
     assert [inputs[0].shape for inputs in few.tuning] == [(3, 5, 5)] * 4
 
 
@@ -24,7 +24,7 @@ def test_what_is_tuned_on_is_not_measured_on_and_no_call_is_lost():
     x = torch.arange(40.0).view(20, 2)
     graph = capture(nn.Linear(2, 2), (x[:3],))
     calls = iter([((part,), {}) for part in x.split(3)])
-    samples, taken = keep_samples(graph, calls, True, tuning=5, measuring=4)
+    samples, taken = keep_samples(graph, calls, tuning=5, measuring=4, memory=1e9)
     assert torch.equal(torch.cat([inputs[0] for inputs in samples.measuring]), x[:4])
     assert torch.equal(torch.cat([inputs[0] for inputs in samples.tuning]), x[4:9])
     assert torch.equal(torch.cat([args[0] for args, _ in (*taken, *calls)]), x)
@@ -33,7 +33,7 @@ def test_what_is_tuned_on_is_not_measured_on_and_no_call_is_lost():
 def test_too_few_samples_serve_for_both():
     x = torch.rand(3, 2)
     graph = capture(nn.Linear(2, 2), (x,))
-    samples, taken = keep_samples(graph, [((x,), {})], True, tuning=16, measuring=8)
+    samples, taken = keep_samples(graph, [((x,), {})], tuning=16, measuring=8, memory=1e9)
     assert torch.equal(samples.tuning[0][0], x) and torch.equal(samples.measuring[0][0], x)
     assert len(taken) == 1
 
@@ -46,4 +46,22 @@ def test_calls_are_taken_until_they_hold_enough():
 def test_a_call_of_another_shape_is_refused():
     graph = capture(nn.Linear(2, 2), (torch.rand(3, 2),))
     with pytest.raises((CaptureError, DataError), match="batches differ"):
-        keep_samples(graph, [((torch.rand(3, 5),), {})], True, 4, 4)
+        keep_samples(graph, [((torch.rand(3, 5),), {})], 4, 4, 1e9)
+
+
+def test_fewer_samples_are_kept_where_their_values_take_too_much_memory():
+    net, x = nn.Sequential(nn.Linear(8, 1000), nn.ReLU()), torch.rand(20, 8)
+    graph = capture(net, (x,))
+    one = peak_bytes(graph, [x[:1]])
+    assert one == 2 * 4 * 1000  # the output of the layer, and that of the activation
+    for memory, expected in ((1e9, 12), (5.5 * COPIES * one, 5), (0, 1)):
+        samples, _ = keep_samples(graph, [((x,), {})], 12, 4, memory)
+        assert sum(len(inputs[0]) for inputs in samples.tuning) == expected
+
+
+def test_only_tensors_with_samples_are_counted_and_cut():
+    x, table = torch.rand(5, 2), torch.rand(5, 3)
+    assert count([x, table], (True, False)) == count([table, x], (False, True)) == 5
+    assert count([x, table], ()) == 1
+    few = Samples([[x, table]], [[x, table]], (True, False)).subset(2)
+    assert [t.shape[0] for t in few.tuning[0]] == [2, 5]

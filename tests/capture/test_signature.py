@@ -4,7 +4,7 @@ import torch
 from networks import NETWORKS, make
 from octavo import CaptureError
 from octavo.capture.export import capture
-from octavo.capture.signature import Signature
+from octavo.io.structure import signature_from_json, signature_to_json
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -12,7 +12,7 @@ def test_signature_to_json_and_back(name):
     net, inputs = make(name)
     args, kwargs = inputs(2)
     _, signature = capture(net, args, kwargs)
-    again = Signature.from_json(signature.to_json())
+    again = signature_from_json(signature_to_json(signature))
     assert again == signature
     assert all(shape[0] is None for _, shape in signature.inputs)
 

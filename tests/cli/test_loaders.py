@@ -4,9 +4,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from octavo import DataError
+from octavo import CaptureError, DataError
+from octavo.calibrate.data import calls
 from octavo.cli.loaders import ImageOptions, SourceError, load_data, load_model, read_image
 
+NET = nn.Linear(4, 2)
 IMAGES = ImageOptions(size=8, resize=10)
 
 
@@ -88,7 +90,7 @@ def test_a_pickle_that_is_more_than_weights_is_not_run(net_file, tmp_path):
 
 
 def batches(path, model=None, batch=2, limit=None):
-    return list(load_data(path, model or nn.Linear(4, 2), batch, limit, IMAGES))
+    return list(load_data(path, model or NET, batch, limit, IMAGES))
 
 
 def test_arrays(tmp_path):
@@ -109,6 +111,41 @@ def test_arrays_named_like_the_arguments(tmp_path):
     assert {k: len(v) for k, v in first.items()} == {"x1": 2, "x2": 2}
     with pytest.raises(DataError, match=r"x1, x2.*\(input\)"):
         batches(tmp_path)
+
+
+def test_items_that_the_model_does_not_take_are_not_in_its_calls(tmp_path):
+    np.savez(tmp_path / "a.npz", input=np.random.rand(3, 4), labels=np.arange(3))
+    loaded = batches(tmp_path)
+    assert [{k: tuple(v.shape) for k, v in kwargs.items()} for _, kwargs in calls(loaded, NET)] == [
+        {"input": (2, 4)},
+        {"input": (1, 4)},
+    ]
+
+
+def test_the_default_type_of_numpy_becomes_that_of_pytorch(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.rand(3, 4))
+    (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    assert [b.dtype for b in batches(tmp_path)] == [torch.float32] * 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"input": np.zeros((3, 4)), "other": np.zeros((2, 4))}, "input 3, other 2"),
+        ({"input": np.array(3.0)}, "'input' of one number: no samples"),
+        ({"input": np.array(["a.jpg"])}, "'input' of dtype <U5: no samples"),
+    ],
+)
+def test_arrays_that_are_no_samples(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        batches(tmp_path)
+
+
+def test_a_model_that_cannot_be_quantized(net_file):
+    net_file.write_text("import torch\nmake = torch.nn.Linear(2, 2, device='meta')\n")
+    with pytest.raises(CaptureError, match="on the meta device"):
+        load_model(f"{net_file}:make")
 
 
 def test_images(tmp_path):

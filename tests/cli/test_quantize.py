@@ -2,6 +2,7 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -36,6 +37,8 @@ def test_options_reach_the_config(folder, quantize):
         (("--observer", "max"), "observer='max'"),
         (("--preset", "fastest"), "'fast', 'balanced', 'best'"),
         (("--tune-samples", "0"), "tune_samples=0"),
+        (("--min-sqnr", "-1"), "min_sqnr=-1.0: a finite number of dB, 0 or more, is needed"),
+        (("--target-sqnr", "nan"), "target_sqnr=nan"),
         (("--weights", "none.safetensors"), "cannot load weights"),
         (("--mean", "a,b"), "numbers with commas"),
         (("--mean", "0.5"), "one number each, or three"),
@@ -51,6 +54,23 @@ def test_bad_input_is_one_message_and_exit_code_2(folder, quantize, more, messag
     assert message in " ".join(err.split())
     assert "Traceback" not in err
     assert not (folder / "net.octavo").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((8, 1, 12, 12), np.float32), "to have 3 channels, but got 1"),
+        (np.zeros((8, 12, 12, 3), np.uint8), "unsigned char"),
+        (np.full((8, 3, 12, 12), np.nan), "NaN or infinity"),
+    ],
+    ids=["grey", "uint8", "nan"],
+)
+def test_data_that_the_model_does_not_take(folder, quantize, array, message):
+    np.save(folder / "data" / "x.npy", array)
+    code, _, err = quantize()
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("moment", ["octavo.calibrate.ranges.Ranges.observe", "os.fsync"])

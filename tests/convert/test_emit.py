@@ -6,6 +6,7 @@ import octavo
 from networks import calls, make
 from octavo.graph import ops
 from octavo.graph.names import operator_name
+from octavo.graph.tensors import attribute
 
 
 def test_float_tensors_that_nobody_reads_are_left_behind():
@@ -79,3 +80,18 @@ def test_a_weight_shared_with_an_embedding_is_float_there_and_int8_here():
     assert q.report().int8_share == 1
     assert octavo.sqnr(net(ids), q(ids)) > 30
     assert octavo.sqnr(q(ids), q.compile()(ids)) > 35
+
+
+def test_the_range_before_an_activation_is_kept_as_a_hint():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SiLU(), nn.Conv2d(4, 2, 1))
+    x = torch.randn(4, 3, 6, 6)
+    config = octavo.Config(observer="minmax", equalize=False)
+    q = octavo.quantize(net.eval(), x, config=config)
+    (hint,) = q.graph.find_nodes(op="call_function", target=ops.requantize_hint)
+    before, (after,) = hint.args[0], hint.users
+    assert (operator_name(before), operator_name(after)) == ("conv2d", "silu")
+    with torch.no_grad():
+        seen = net[0](x)
+    width = attribute(q.graph_module, hint.args[1].target) * 255
+    torch.testing.assert_close(width, seen.max() - seen.min(), rtol=0.01, atol=0)

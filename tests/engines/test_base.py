@@ -53,7 +53,7 @@ def test_any_graph_is_compiled_with_its_signature():
 
 @pytest.mark.parametrize(
     ("shape", "sizes"),
-    [((None, None, 3), [(2, 2, 3), (2, 64, 3), (2, 4096, 3)]), ((None, 3), [(2, 3)])],
+    [((None, None, 3), [(2, 2, 3), (3, 64, 3), (4, 4096, 3)]), ((None, 3), [(2, 3), (3, 3)])],
     ids=["free length", "free batch"],
 )
 def test_examples_of_several_lengths_where_one_is_free(shape, sizes):
@@ -67,9 +67,10 @@ def test_an_engine_without_timers_has_no_profile():
         def run(self, inputs):
             return [2 * x for x in inputs]
 
-    signature = SimpleNamespace(flatten=lambda args, kwargs: list(args), unflatten=list)
+    signature = SimpleNamespace(
+        flatten=lambda args, kwargs: list(args), unflatten=list, unusual=lambda inputs: ""
+    )
     fast, x = Doubled(signature), torch.rand(3)
     assert torch.equal(fast(x)[0], 2 * x)
-    assert torch.equal(fast(x.numpy())[0], 2 * x)
     assert fast.profile([x], rounds=1) is None
     assert fast.in_pytorch == ()

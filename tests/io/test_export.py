@@ -113,7 +113,7 @@ def test_nothing_is_left_behind_and_an_older_file_stays_where_export_fails(
         path.write_text("half")
         raise octavo.FormatError("no")
 
-    monkeypatch.setitem(sys.modules["octavo.io.export"].EXPORTERS, ".xml", fail)
+    monkeypatch.setitem(sys.modules["octavo.io.export"].EXPORTERS, ".xml", (fail, None))
     with pytest.raises(octavo.FormatError, match="no"):
         octavo.export(q, tmp_path / "m.xml")
     assert (tmp_path / "m.xml").read_bytes() == before

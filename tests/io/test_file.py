@@ -2,22 +2,28 @@ import collections
 import dataclasses
 import enum
 import json
+import operator
 import os
 import signal
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import fx, nn
+from torch._higher_order_ops import map as control_flow_map
+from torch._higher_order_ops import scan, while_loop
 
 import octavo
 from networks import NETWORKS
 from octavo import FormatError
+from octavo.config import as_config
 from octavo.io.file import write_atomically
 
 FILES = Path(__file__).parents[1] / "files"
@@ -85,6 +91,11 @@ def edited(path, **changes):
         metadata[key] = json.dumps(change(data) or data)
     save_file(tensors, path, metadata)
     return path
+
+
+def format_of(path):
+    with safe_open(path, "pt") as f:
+        return json.loads(f.metadata()["octavo"])["format"]
 
 
 def first_call(graph):
@@ -168,8 +179,10 @@ def test_modules_and_unknown_tensors_are_refused(stored):
 
 
 def test_another_format_is_refused(stored):
-    with pytest.raises(FormatError, match="format 2; this version of Octavo reads format 1") as e:
-        octavo.load(edited(stored[1], octavo=lambda d: {"format": 2}))
+    with pytest.raises(
+        FormatError, match="format 3; this version of Octavo reads formats 1 to 2"
+    ) as e:
+        octavo.load(edited(stored[1], octavo=lambda d: {"format": 3}))
     assert str(stored[1]) in str(e.value)
 
 
@@ -274,6 +287,9 @@ torch.export.register_dataclass(Unnamed)
 torch.export.register_dataclass(Logits, serialized_type_name="test_storage.Logits")
 
 
+Pair = collections.namedtuple("Pair", "a b")
+
+
 class Classifier(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -289,10 +305,21 @@ def test_a_class_of_ones_own_is_saved_by_the_name_it_has_in_files(tmp_path):
     octavo.save(q, path)
     loaded = octavo.load(path)(x)
     assert type(loaded) is Logits and torch.equal(loaded.logits, q(x).logits)
-    unnamed = octavo.quantize(Classifier(Unnamed), x)
-    assert type(unnamed(x)) is Unnamed
-    with pytest.raises(FormatError, match="serialized_type_name="):
-        octavo.save(unnamed, path)
+    assert format_of(path) == 1
+
+
+def test_other_classes_of_outputs_are_saved_by_their_fields(tmp_path):
+    x, path = torch.randn(3, 4), tmp_path / "x.octavo"
+    for kind in (Unnamed, lambda y: y.max(1), lambda y: y.topk(2), lambda y: Pair(y, [y, y + 1])):
+        q = octavo.quantize(Classifier(kind), x, config="fast")
+        octavo.save(q, path)
+        expected, loaded = q(x), octavo.load(path)(x)
+        assert str(loaded) == str(expected)
+        assert type(loaded).__name__ == type(expected).__name__
+        if isinstance(expected, Pair):
+            a, (b, c) = loaded
+            assert loaded.a is a and torch.equal(c, b + 1)
+        assert format_of(path) == 2
 
 
 def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):
@@ -359,3 +386,199 @@ def test_buffers_that_are_views_of_the_same_memory_are_saved(tmp_path):
     octavo.save(q, tmp_path / "m.octavo")
     x = torch.randn(5, 4)
     assert torch.equal(octavo.load(tmp_path / "m.octavo")(x), q(x))
+
+
+# ---- operators
+
+BOXES = torch.tensor([[0.0, 1, 1, 9, 9], [0, 2, 2, 8, 8]])
+KEPT = {
+    "nearest-exact": lambda y: F.interpolate(y, scale_factor=2, mode="nearest-exact"),
+    "max_unpool2d": lambda y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
+    "istft": lambda y: torch.istft(
+        torch.fft.rfft(y.mean(1), n=30).transpose(1, 2), 30, window=torch.ones(30), center=True
+    ),
+    "losses": lambda y: (
+        F.cross_entropy(y, torch.zeros(y.shape[0], 16, 16, dtype=torch.long)),
+        F.mse_loss(y, y * 2),
+        F.smooth_l1_loss(y, y + 1),
+        F.l1_loss(y, y + 1),
+        F.huber_loss(y, y + 1),
+        F.binary_cross_entropy_with_logits(y, y.sigmoid()),
+        F.cosine_embedding_loss(y[:, 0, 0], y[:, 1, 1], torch.ones(y.shape[0])),
+    ),
+    "linear algebra": lambda y: (
+        torch.linalg.svdvals(y.mean(1)),
+        torch.linalg.eigvalsh(y.mean(1) @ y.mean(1).mT),
+        torch.linalg.det(y.mean(1)),
+        torch.linalg.solve(y.mean(1) + 9 * torch.eye(16), y[:, 0]),
+        torch.linalg.matrix_norm(y),
+        torch.linalg.multi_dot([y[0, 0], y[0, 1], y[0, 2]]),
+    ),
+    "sets": lambda y: y.argmax(1).unique(),
+    "counts": lambda y: (torch.histc(y, 10), y.argmax(1).flatten().bincount(), y.mode(1)[0]),
+    "moments": lambda y: (y.nanmedian(), y.quantile(0.3), y.std(1), y.logcumsumexp(1)),
+    "special": lambda y: (
+        torch.special.i0e(y),
+        torch.special.entr(y.abs()),
+        torch.special.erfcx(y.abs()),
+        torch.hypot(y, y).nextafter(y),
+    ),
+    "integrals": lambda y: (torch.trapezoid(y), torch.cumulative_trapezoid(y), torch.gradient(y)),
+    "pools": lambda y: (
+        F.fractional_max_pool2d(y, 2, output_size=4, _random_samples=torch.full((3, 4, 2), 0.5)),
+        F.adaptive_max_pool2d(y, 3),
+        F.lp_pool2d(y, 2, 2),
+    ),
+    "windows": lambda y: y * torch.blackman_window(16) * torch.kaiser_window(16),
+    "where": lambda y: (
+        torch.argwhere(y > 0),
+        torch.isclose(y, y + 1e-9),
+        torch.vander(y[0, 0, 0]),
+    ),
+}
+
+
+class Plain(nn.Module):
+    def __init__(self, fn):
+        super().__init__()
+        self.conv, self.fn = nn.Conv2d(3, 4, 3, padding=1), fn
+
+    def forward(self, x):
+        return self.fn(self.conv(x))
+
+
+def saved_and_loaded(net, x, path):
+    """A quantized model and what `load` makes of its file."""
+    q = octavo.quantize(net.eval(), x, config=dataclasses.replace(as_config("fast"), min_sqnr=0))
+    octavo.save(q, path)
+    return q, octavo.load(path)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_operators_that_compute_are_saved(name, tmp_path):
+    x = torch.randn(3, 3, 16, 16)
+    q, loaded = saved_and_loaded(Plain(KEPT[name]), x, tmp_path / "x.octavo")
+    torch.testing.assert_close(loaded(x), q(x), rtol=0, atol=0, equal_nan=True)
+    assert format_of(tmp_path / "x.octavo") == 1
+
+
+RANDOM = {
+    "bernoulli": lambda y: y * torch.bernoulli(torch.full((16,), 0.5)),
+    "randn_like": lambda y: y + torch.randn_like(y),
+    "empty_like": lambda y: y + torch.empty_like(y).normal_(),
+    "gumbel": lambda y: F.gumbel_softmax(y, dim=1),
+    "multinomial": lambda y: y.flatten(1).softmax(1).multinomial(4),
+    "permutation": lambda y: y[:, torch.randperm(4)],
+}
+
+
+@pytest.mark.filterwarnings("ignore::octavo.errors.CollapseWarning")  # it is noise
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_operators_are_saved(name, tmp_path):
+    x = torch.randn(3, 3, 16, 16)
+    q, loaded = saved_and_loaded(Plain(RANDOM[name]), x, tmp_path / "x.octavo")
+    torch.manual_seed(1)
+    expected = q(x)
+    torch.manual_seed(1)
+    assert torch.equal(loaded(x), expected)
+    assert not torch.equal(loaded(x), expected)
+
+
+def test_operators_of_torchvision_are_saved(tmp_path):
+    ops = pytest.importorskip("torchvision").ops
+    weight = torch.randn(4, 4, 3, 3)
+    fns = (
+        lambda y: (ops.roi_align(y, BOXES, 4), ops.roi_pool(y, BOXES, 4)),
+        lambda y: (ops.ps_roi_align(y, BOXES, 2), ops.ps_roi_pool(y, BOXES, 2)),
+        lambda y: ops.deform_conv2d(y, y.repeat(1, 5, 1, 1)[:, :18], weight, padding=1),
+        lambda y: ops.nms(y[0, 0, :, :4].abs().cumsum(1), y[0, 1, :, 0], 0.5),
+    )
+    x = torch.randn(3, 3, 16, 16)
+    for fn in fns:
+        q, loaded = saved_and_loaded(Plain(fn), x, tmp_path / "x.octavo")
+        torch.testing.assert_close(loaded(x), q(x), rtol=0, atol=0)
+
+
+LOAD_ALONE = """
+import sys, torch, octavo
+x = torch.ones(3, 3, 16, 16)
+assert "torchvision" not in sys.modules
+print(octavo.load(sys.argv[1])(x)[0].shape)
+"""
+
+
+def test_torchvision_is_imported_for_a_file_that_needs_it(tmp_path):
+    ops = pytest.importorskip("torchvision").ops
+    net = Plain(lambda y: (ops.roi_align(y, BOXES, 4),))
+    saved_and_loaded(net, torch.randn(3, 3, 16, 16), tmp_path / "x.octavo")
+    command = [sys.executable, "-c", LOAD_ALONE, tmp_path / "x.octavo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "torch.Size([2, 4, 4, 4])"
+
+
+# ---- graphs inside the graph
+
+
+class Regions(nn.Module):
+    """Layers in branches and loops."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.inner, self.head = how, nn.Linear(8, 8), nn.Linear(8, 4)
+        self.register_buffer("k", torch.randn(8))
+
+    def forward(self, x):
+        return self.head(getattr(self, self.how)(x))
+
+    def branch(self, x):
+        return torch.cond(x.sum() > 0, lambda v: self.inner(v), lambda v: self.k - v, (x,))
+
+    def by_size(self, x):
+        yes, no = torch.cond(x.shape[0] > 4, lambda v: (v, v + 1), lambda v: (-v, self.k * v), (x,))
+        return yes + no
+
+    def nested(self, x):
+        def outer(v):
+            return torch.cond(v.max() > 3, lambda w: self.inner(w), lambda w: w + self.k, (v,))
+
+        return torch.cond(x.sum() > 0, outer, lambda v: -v, (x,))
+
+    def loop(self, x):
+        start = (torch.tensor(0), x)
+        return while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, self.inner(v)), start)[1]
+
+    def running(self, x):
+        return scan(lambda carry, v: (carry + v, carry * 2), torch.zeros(8), x)[1]
+
+    def mapped(self, x):
+        return control_flow_map(lambda v: self.inner(v), x)
+
+
+@pytest.mark.parametrize("how", ["branch", "by_size", "nested", "loop", "running", "mapped"])
+def test_graphs_inside_the_graph_are_saved(how, tmp_path):
+    x = torch.randn(16, 8)
+    q, loaded = saved_and_loaded(Regions(how), x, tmp_path / "x.octavo")
+    assert format_of(tmp_path / "x.octavo") == 2
+    for y in (x[:3].abs(), -x[:3].abs(), x, 9 * x[:5].abs()):
+        assert torch.equal(loaded(y), q(y))
+    octavo.save(loaded, tmp_path / "again.octavo")
+    assert torch.equal(octavo.load(tmp_path / "again.octavo")(x), q(x))
+
+
+def test_an_autocast_region_that_stays_is_saved(tmp_path):
+    q = octavo.quantize(nn.Linear(8, 4), torch.randn(16, 8), config="fast")
+    inner, outer = fx.Graph(), fx.Graph()
+    x = inner.placeholder("x")
+    inner.output((inner.call_function(torch.ops.aten.matmul.default, (x, x)),))
+    q.graph_module.add_module("region", fx.GraphModule(nn.Module(), inner))
+    arguments = ("cpu", torch.bfloat16, True, None, outer.get_attr("region"))
+    result = outer.call_function(
+        torch.ops.higher_order.wrap_with_autocast, (*arguments, outer.placeholder("x"))
+    )
+    outer.output((outer.call_function(operator.getitem, (result, 0)),))
+    outer.owning_module = q.graph_module
+    q.graph_module = fx.GraphModule(q.graph_module, outer)
+    octavo.save(q, tmp_path / "x.octavo")
+    x = torch.randn(8, 8)
+    got = octavo.load(tmp_path / "x.octavo")(x)
+    assert got.dtype is torch.bfloat16 and torch.equal(got, (x.bfloat16() @ x.bfloat16()))

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from octavo.capture.export import capture
+from octavo.capture.inplace import mutates
 from octavo.graph.names import operator_name
 from octavo.passes.canonicalize import canonicalize
 from stages import rewritten
@@ -42,6 +43,36 @@ def test_addmm_of_constants_is_a_linear_layer(alpha):
     graph = rewritten(capture(net, (x,))[0])
     assert (torch.ops.aten.linear.default in [n.target for n in graph.graph.nodes]) == (alpha == 1)
     torch.testing.assert_close(graph(x)[0], net(x))
+
+
+class Noisy(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return x * 2 + self.make(x)
+
+
+NOISE = {
+    "empty_like": lambda x: torch.empty_like(x).normal_(3, 0.5),
+    "empty": lambda x: torch.empty(x.shape[0], 4).uniform_(2, 4),
+    "empty with a layout": lambda x: x.new_empty(x.shape, dtype=torch.float64).bernoulli_(0.5),
+    "empty_strided": lambda x: torch.empty_strided((4,), (2,)).fill_(3),
+    "bernoulli": lambda x: torch.empty_like(x).bernoulli_(0.25),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_memory_is_not_returned_as_it_was_found_and_noise_is_the_same(name):
+    net, x = Noisy(NOISE[name]), torch.randn(6, 4)
+    module = tidied(net, x)
+    assert not [n for n in operators(module) if n.startswith(("empty", "new_empty"))]
+    assert not any(mutates(n) for n in module.graph.nodes)
+    torch.manual_seed(3)
+    expected = net(x)
+    torch.manual_seed(3)
+    torch.testing.assert_close(module(x)[0], expected, rtol=0, atol=0)
 
 
 def test_only_graphs_have_nodes():

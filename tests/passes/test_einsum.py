@@ -63,5 +63,5 @@ def test_in_int8_on_both_engines_at_another_batch_size(equation):
 
 
 def test_operands_that_do_not_fit_are_refused():
-    with pytest.raises(octavo.CaptureError):
+    with pytest.raises(octavo.DataError, match="does not take this call"):
         capture(Einsum("bq,qk->bk"), (torch.rand(3, 4), torch.rand(5, 6)))

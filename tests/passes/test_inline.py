@@ -23,10 +23,11 @@ def test_a_region_without_autocast_is_part_of_the_whole(enabled):
     net, x = Region(), torch.randn(5, 4)
     graph = rewritten(capture(net, (x,))[0])
     linears = graph.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
-    assert len(linears) == (1 if enabled else 2)
-    torch.testing.assert_close(graph(x)[0], net(x))
+    assert len(linears) == 2
+    # autocast computes in bfloat16, the graph in float32
+    torch.testing.assert_close(graph(x)[0], net(x), atol=2e-2 if enabled else 1e-6, rtol=1e-5)
     quantized = octavo.quantize(net, x)
-    for run in (quantized, *([] if enabled else [quantized.compile()])):
+    for run in (quantized, quantized.compile()):
         assert octavo.sqnr(net(x), run(x)) > 25
 
 

@@ -1,5 +1,7 @@
 import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import octavo
 from networks import Outlier
 from octavo import CollapseWarning, Config
+from octavo.search.fallback import goals_of
 
 
 def collapsed(config):
@@ -55,11 +58,6 @@ def test_keep_float_is_not_undone():
     config = Config(min_sqnr=10, keep_float=["good"])
     q, _ = collapsed(config)
     assert {r.reason for r in q.report().rows if r.path == "good"} == {"keep_float='good'"}
-
-
-def test_a_target_that_is_no_number_is_refused():
-    with pytest.raises(TypeError):
-        octavo.quantize(nn.Linear(8, 8), torch.randn(32, 8), config=Config(min_sqnr="high"))
 
 
 class Deep(nn.Module):
@@ -122,6 +120,7 @@ def test_the_users_own_number_decides():
     asked.clear()
     q = octavo.quantize(net, x, evaluate=evaluate, max_drop=allowed)
     assert -evaluate(q) <= allowed * 1.05  # another engine
+    assert all(isinstance(model, nn.Module) for model in asked)
     turned = [r for r in q.report().rows if "max_drop" in r.reason]
     assert 1 <= len(turned) < 6
     assert len(asked) < 20
@@ -137,3 +136,86 @@ def test_parts_are_not_evaluated_as_one():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     with pytest.raises(octavo.ConfigError, match="submodules"):
         octavo.quantize(net, torch.randn(8, 4), submodules=["0"], evaluate=lambda m: 1.0)
+
+
+def test_an_evaluation_may_do_what_is_usual_with_a_model():
+    net, x = nn.Linear(4, 2), torch.randn(8, 4)
+    asked = []
+
+    def evaluate(model):
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        model.to(device)
+        with torch.no_grad():
+            asked.append(octavo.sqnr(net(x), model(x.to(device))))
+        model.train(was_training)
+        return 1.0
+
+    octavo.quantize(net, x, evaluate=evaluate)
+    assert len(asked) == 2  # the float model, and the quantized one, which is good enough
+    assert min(asked) > 20
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [1, True, torch.tensor(1.0), torch.tensor([1.0]), np.float32(1), np.array(1.0), np.array([1])],
+)
+def test_one_number_in_any_form_is_a_number(returned):
+    q = octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), evaluate=lambda model: returned)
+    assert q.report().int8_share == 1
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        (None, "None"),
+        ((1.0, 2.0), r"\(1.0, 2.0\)"),
+        ("0.9", "'0.9'"),
+        ({"accuracy": 0.9}, "{'accuracy': 0.9}"),
+        (torch.ones(2), "tensor"),
+        (np.ones(2), "array"),
+        (1j, "1j"),
+        (np.array(None), "None"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (torch.tensor(-torch.inf), "-inf"),
+    ],
+)
+def test_what_is_not_one_number_is_refused(returned, shown):
+    message = f"evaluate must return one number, higher is better; it returned {shown}"
+    with pytest.raises(octavo.ConfigError, match=message):
+        octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), evaluate=lambda model: returned)
+
+
+def test_a_quantized_model_of_which_the_number_is_nan_does_not_do():
+    net, x = nn.Linear(4, 2), torch.randn(8, 4)
+    exact = net(x)
+
+    def evaluate(model):
+        return 1.0 if torch.allclose(model(x), exact, atol=1e-5) else float("nan")
+
+    assert octavo.quantize(net, x, evaluate=evaluate).report().int8_share == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"evaluate": 0.9}, "evaluate is a float: give a function"),
+        ({"evaluate": nn.Linear(2, 2)(torch.ones(2))}, "evaluate is a Tensor"),
+        ({"evaluate": len, "max_drop": -0.1}, "max_drop=-0.1"),
+        ({"evaluate": len, "max_drop": "1%"}, "max_drop='1%'"),
+        ({"evaluate": len, "max_drop": None}, "max_drop=None"),
+        ({"evaluate": len, "max_drop": float("nan")}, "max_drop=nan"),
+    ],
+)
+def test_what_no_evaluation_is(settings, message):
+    with pytest.raises(octavo.ConfigError, match=message):
+        octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), **settings)
+
+
+def test_the_guard_that_is_off_stays_off_below_0_db():
+    (goal,) = goals_of(Config(min_sqnr=0), None, 0.0, None, None)
+    assert goal.met(SimpleNamespace(output=SimpleNamespace(sqnr=-3.0)))
+    (goal,) = goals_of(Config(min_sqnr=1), None, 0.0, None, None)
+    assert not goal.met(SimpleNamespace(output=SimpleNamespace(sqnr=-3.0)))

@@ -45,3 +45,10 @@ def test_a_group_of_something_that_is_no_node_is_itself():
     demand = matched(Joined(), torch.rand(2, 3, 5, 5)).demand
     with pytest.raises(TypeError):
         demand.group_of(["conv2d"])
+
+
+@pytest.mark.parametrize(("activation", "expected"), [(nn.SiLU(), {"conv2d"}), (nn.ReLU6(), set())])
+def test_what_an_activation_that_does_not_clip_reads_is_a_hint(activation, expected):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 2, 1))
+    demand = matched(net, torch.rand(2, 3, 5, 5)).demand
+    assert {n.name for n in demand.hints} == expected

@@ -1,6 +1,8 @@
 """Calibration data, in any accepted form, as calls of the model."""
 
+import difflib
 import inspect
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -9,9 +11,13 @@ import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from ..capture.arrays import as_tensor, described, is_foreign, kind_of
 from ..capture.signature import Call
 from ..errors import DataError
+from .hints import signature_of
+from .mistakes import one_line
 
 ACCEPTED = (
     "a tensor (one batch), a tuple or dict of inputs (one call), an iterable of any of these, "
@@ -25,26 +31,37 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
     A tensor is one batch, a tuple the positional and a dict the keyword inputs of one call; any
     other iterable (a list, a generator, a DataLoader) yields such batches one after the other,
     and so does a tuple of similar tensors, more than the model takes (`images.split(32)`). Inside
-    an iterable a list is treated like a tuple, and items beyond the number of arguments that the
-    model takes (labels) are dropped. numpy arrays are treated like tensors. Raises DataError
-    for no data, other types, and NaN or infinity in a floating point tensor.
+    an iterable a list is treated like a tuple.
+
+    Items that `forward` has no argument for (labels) are dropped: those of a tuple beyond its
+    positional arguments, and those of a dict under other names, unless it takes **kwargs. What it
+    has an argument for it gets; to calibrate a model that takes `labels` without them, leave them
+    out of the dicts. numpy arrays are treated like tensors, and float64, numpy's default, becomes
+    float32 unless the model has parameters of another type.
+
+    Raises DataError for no data, other types, NaN or infinity in a floating point tensor, a dict
+    of which forward takes nothing, and where a DataLoader fails.
 
     >>> labelled = [(torch.rand(2, 4), torch.tensor([0, 1]))]
     >>> [len(args) for args, _ in calls(labelled, nn.Linear(4, 2))]
     [1]
+    >>> [list(kwargs) for _, kwargs in calls({"input": torch.rand(2, 4), "id": 7}, nn.Linear(4, 2))]
+    [['input']]
     """
     if data is None or isinstance(data, str | bytes | int | float):
         raise DataError(f"calibration data is {data!r}; give {ACCEPTED}")
-    most = _positional(model)
+    if isinstance(data, nn.Module):
+        raise DataError(f"calibration data is a model, {type(data).__name__}; give {ACCEPTED}")
+    reader = _Reader(model)
     single = isinstance(data, Tensor | np.ndarray | tuple | Mapping)
-    if isinstance(data, tuple) and most is not None and len(data) > most:
+    if isinstance(data, tuple) and reader.most is not None and len(data) > reader.most:
         single = not _are_batches(data)
     if not single and not isinstance(data, Iterable):
-        raise DataError(f"calibration data is a {type(data).__name__}; give {ACCEPTED}")
+        raise DataError(f"calibration data is {_refused(data)}")
     count = 0
-    for batch in [data] if single else data:
-        call = _call(batch, most, count)
-        _check(call, count)
+    for batch in [data] if single else _batches(data):
+        call = reader.call(batch, f"batch {count} of the calibration data")
+        _check(call, f"batch {count} of the calibration data")
         count += 1
         yield call
     if count == 0:
@@ -54,14 +71,6 @@ def calls(data: Any, model: nn.Module) -> Iterator[Call]:
         )
 
 
-def _positional(model: nn.Module) -> int | None:
-    """How many positional arguments the model takes; None for any number."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
-    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
 def _are_batches(data: tuple[Any, ...]) -> bool:
     """Whether a tuple too long to be one call holds batches, like `images.split(32)`."""
     tensors = [t for t in data if isinstance(t, Tensor | np.ndarray)]
@@ -69,31 +78,124 @@ def _are_batches(data: tuple[Any, ...]) -> bool:
     return len(tensors) == len(data) > 1 and len(kinds) == 1
 
 
-def _call(batch: Any, most: int | None, index: int) -> Call:
-    batch = pytree.tree_map_only(np.ndarray, torch.from_numpy, batch)
-    if isinstance(batch, Tensor):
-        return (batch,), {}
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, tuple | list):
-        return tuple(batch)[:most], {}
-    raise DataError(
-        f"batch {index} of the calibration data is a {type(batch).__name__}; {ACCEPTED}"
+def _refused(data: Any) -> str:
+    """What data that cannot be iterated is, and what to give; a Dataset holds single samples."""
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        return f"{described(data)}; give {ACCEPTED}"
+    try:
+        pictures = any(is_foreign(leaf) for leaf in pytree.tree_leaves(data[0]))
+    except Exception:  # it is only for the hint
+        pictures = False
+    first = "give it transform=torchvision.transforms.ToTensor(), and " if pictures else ""
+    return (
+        f"{kind_of(data)}, a dataset of single samples, and batches are needed: {first}"
+        "wrap it in a DataLoader: torch.utils.data.DataLoader(dataset, batch_size=8)"
     )
 
 
-def _check(call: Call, index: int) -> None:
-    tensors = [t for t in pytree.tree_leaves(call) if isinstance(t, Tensor)]
+def _batches(data: Iterable[Any]) -> Iterator[Any]:
+    """The items of `data`; where a DataLoader fails, a DataError says at which batch and why."""
+    if not isinstance(data, DataLoader):
+        yield from data
+        return
+    iterator = None
+    for count in itertools.count():
+        try:
+            iterator = iter(data) if iterator is None else iterator
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except Exception as e:
+            reason = one_line(e)
+            hint = ""
+            if "PIL." in reason:
+                hint = ": give the dataset transform=torchvision.transforms.ToTensor()"
+            elif "equal size" in reason:
+                hint = ": bring the samples to one size, or use batch_size=1"
+            raise DataError(
+                f"the DataLoader of the calibration data cannot make batch {count}: {reason}{hint}"
+            ) from e
+        yield batch
+
+
+class _Reader:
+    """Makes calls of one model from batches of any accepted form.
+
+    most: how many positional arguments the model takes; None for any number.
+    names: the arguments it takes by name. open: whether it takes any others as well.
+    floating: what float64 of numpy becomes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = list(signature_of(model).parameters.values())
+        kinds = [p.kind for p in parameters]
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        any_number = inspect.Parameter.VAR_POSITIONAL in kinds
+        self.most = None if any_number else sum(k in by_position for k in kinds)
+        self.names = [p.name for p in parameters if p.kind in by_name]
+        self.open = inspect.Parameter.VAR_KEYWORD in kinds
+        used = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        self.floating = torch.float32 if used <= {torch.float32} else None
+
+    def call(self, batch: Any, which: str) -> Call:
+        """The call that a batch stands for; `which` batch it is, for messages."""
+        if isinstance(batch, Tensor | np.ndarray):
+            call: Call = (batch,), {}
+        elif isinstance(batch, Mapping):
+            call = (), self._named(dict(batch), which)
+        elif isinstance(batch, tuple | list):
+            call = tuple(batch)[: self.most], {}
+        else:
+            raise DataError(
+                f"{which} is {described(batch)}; a batch is a tensor, or a tuple or dict of inputs"
+            )
+        return pytree.tree_map_only(np.ndarray, lambda a: as_tensor(a, self.floating), call)
+
+    def _named(self, batch: dict[Any, Any], which: str) -> dict[str, Any]:
+        """The items that the model takes; DataError where it takes none, or a name is misspelt."""
+        if self.open or not batch:
+            return batch
+        taken = {name: batch[name] for name in self.names if name in batch}
+        if not taken:
+            dict_itself = ", or (batch,) if forward takes the dict itself" if self.most == 1 else ""
+            raise DataError(
+                f"{which} is a dict of {', '.join(map(str, batch))}, and forward takes none of "
+                f"these, but {', '.join(self.names) or 'nothing by name'}: rename the items, or "
+                f"give tuples{dict_itself}"
+            )
+        free = [n for n in self.names if n not in taken and not n.startswith(("label", "target"))]
+        for name in (str(key) for key in batch if key not in taken):
+            if near := difflib.get_close_matches(name, free, 1, 0.75):
+                raise DataError(
+                    f"{which} has an item {name!r}, which forward does not take; it does take "
+                    f"{near[0]!r}: rename the item, or leave it out"
+                )
+        return taken
+
+
+def _check(call: Call, which: str) -> None:
+    leaves = pytree.tree_leaves(call)
+    tensors = [t for t in leaves if isinstance(t, Tensor)]
+    foreign = next((leaf for leaf in leaves if is_foreign(leaf)), None)
+    if foreign is not None:
+        raise DataError(f"{which} holds {described(foreign)}")
     if not tensors:
-        raise DataError(f"batch {index} of the calibration data holds no tensor")
+        kinds = sorted({type(leaf).__name__ for leaf in leaves})
+        raise DataError(
+            f"{which} holds no tensor, but {', '.join(kinds) or 'nothing'}: make tensors of "
+            "numbers (torch.tensor; a tokenizer's return_tensors='pt'), and of images (ToTensor)"
+        )
     for t in tensors:
+        if t.is_meta or t.layout is not torch.strided:
+            kind = "on the meta device, without data" if t.is_meta else f"of layout {t.layout}"
+            raise DataError(f"{which} has a tensor {kind}: give dense tensors with data")
         if t.numel() == 0:
-            raise DataError(f"batch {index} of the calibration data has an empty tensor {_of(t)}")
+            raise DataError(f"{which} has an empty tensor {_of(t)}")
         # masks may hold -inf; where it would be quantized, the observer raises an error
         if t.is_floating_point() and not (t < math.inf).all():
             raise DataError(
-                f"batch {index} of the calibration data holds NaN or infinity in a tensor "
-                f"{_of(t)}: drop or mend that sample"
+                f"{which} holds NaN or infinity in a tensor {_of(t)}: drop or mend that sample"
             )
 
 
@@ -101,21 +203,7 @@ def _of(t: Tensor) -> str:
     return f"of shape {tuple(t.shape)} and dtype {t.dtype}"
 
 
-def batch_size(call: Call, batched: bool = True) -> int:
-    """The length of the first dimension of a call's first tensor; 1 where there is no batch."""
-    if not batched:
-        return 1
+def batch_size(call: Call) -> int:
+    """The length of the first dimension of a call's first tensor."""
     first = next(t for t in pytree.tree_leaves(call) if isinstance(t, Tensor))
     return first.shape[0] if first.dim() else 1
-
-
-def some_samples(call: Call, start: int, stop: int, batched: bool = True) -> Call:
-    """The call with only samples start to stop; tensors without a batch stay whole."""
-    if not batched:
-        return call
-    size = batch_size(call)
-
-    def cut(t: Tensor) -> Tensor:
-        return t[start:stop].clone() if t.dim() and t.shape[0] == size else t
-
-    return pytree.tree_map_only(Tensor, cut, call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, fx
 from ..errors import DataError, OctavoError
 from ..graph.interpreter import Interpreter
 from ..graph.names import describe
-from ..graph.operators import multiply_adds, operator_of
+from ..graph.operators import is_branch, multiply_adds, operator_of
 from ..graph.qparams import QSpec
+from ..graph.tensors import attribute
 from ..sites.rules.base import Rule
 from ..sites.sites import Sites
 from .observers import Observer, make_observer, merged
+from .samples import count
 
 Watch = Callable[[fx.Node, Mapping[str, Any]], None]
 
@@ -54,15 +57,13 @@ class Ranges:
         Values are freed at their last use, so memory is that of one forward pass.
         """
         self._forget()
-        first = inputs[0] if inputs else None
-        samples = first.shape[0] if isinstance(first, Tensor) and first.dim() else 1
+        samples = self._count(inputs)
 
         def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
             if node in self.observers:
                 observe_value(self.observers[node], node, value)
-            if operator_of(node).macs is not None and node not in self.macs:
-                total = multiply_adds(node, value, [env[n] for n in node.all_input_nodes])
-                self.macs[node] = total // max(samples, 1)
+            if node not in self.macs and (operator_of(node).macs or is_branch(node)):
+                self.macs[node] = self._macs(node, value, env) // samples
             for watch in self.watches.get(node, ()):
                 watch(node, _by_name(env, node, value))
             return value
@@ -74,6 +75,35 @@ class Ranges:
             raise
         except Exception as e:
             raise DataError(_explain(interpreter, e)) from e
+
+    def _macs(self, node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> int:
+        """Multiply-adds of one run of a node: of the longer branch, where it is a `torch.cond`."""
+        if not is_branch(node):
+            return multiply_adds(node, value, [env[n] for n in node.all_input_nodes])
+        branches: Any
+        _, *branches, operands = node.args
+        inputs: Any = fx.map_arg(operands, env.__getitem__)
+        totals = []
+        for branch in branches:
+            macs: Counter[fx.Node] = Counter()
+
+            def see(n: fx.Node, v: Any, inner: Mapping[fx.Node, Any], macs: Any = macs) -> Any:
+                macs[n] += multiply_adds(n, v, [inner[i] for i in n.all_input_nodes])
+                return v
+
+            module = attribute(self.sites.graph.module, branch.target)
+            Interpreter(module, see).run(*inputs)
+            totals.append(macs.total())
+        return max(totals)
+
+    def _count(self, inputs: Sequence[Any]) -> int:
+        """How many samples a call has, for the multiply-adds of each."""
+        if self.sites.graph.signature is not None:
+            return count(inputs, self.sites.graph.batched)
+        first = (
+            inputs[0] if inputs else None
+        )  # traced by torch.fx: the first dimension is the batch
+        return max(first.shape[0], 1) if isinstance(first, Tensor) and first.dim() else 1
 
     def _forget(self) -> None:
         self._groups.clear()

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
 
 from ..capture.float_graph import FloatGraph
 from ..capture.signature import Call
-from .data import batch_size, some_samples
+from ..graph.interpreter import Interpreter
+from .data import batch_size
 
-Batches = Sequence[Sequence[Tensor]]  # flat inputs of a graph
+COPIES = 4  # of a value while layers are tuned: float, quantized, corrected, and gathered
+
+Inputs = Sequence[Tensor]  # flat inputs of a graph
+Batched = Sequence[bool]  # of each input: whether its first dimension counts samples; () for none
 
 
 @dataclass(frozen=True)
 class Samples:
     """Flat inputs to tune with, and others to measure noise on.
 
-    If there are too few for both, those to measure on serve for both. If calls are not `batched`,
-    each is one sample.
+    If there are too few for both, those to measure on serve for both. Where no input is `batched`,
+    each call is one sample.
     """
 
-    tuning: Batches
-    measuring: Batches
-    batched: bool = True
+    tuning: Sequence[Inputs]
+    measuring: Sequence[Inputs]
+    batched: Batched = ()
 
     def subset(self, samples: int) -> Samples:
         """Fewer of both, for a trial."""
         tuning, measuring = (
-            list(_first(batches, samples, self.batched))
-            for batches in (self.tuning, self.measuring)
+            _first(batches, samples, self.batched) for batches in (self.tuning, self.measuring)
         )
         return Samples(tuning, measuring, self.batched)
 
@@ -38,35 +44,68 @@ class Samples:
 class Buffer:
     """Inputs kept for later, up to a number of samples."""
 
-    def __init__(self, capacity: int, batched: bool) -> None:
+    def __init__(self, capacity: int, batched: Batched) -> None:
         self.capacity, self.batched = capacity, batched
-        self.calls: list[Call] = []
+        self.kept: list[Inputs] = []
 
-    def keep(self, call: Call, start: int) -> int:
+    def keep(self, inputs: Inputs, start: int) -> int:
         """Keep samples of a call from `start` on up to the capacity; returns where it ended."""
-        stop = min(batch_size(call, self.batched), start + self.capacity)
+        stop = min(count(inputs, self.batched), start + self.capacity)
         if stop > start:
-            self.calls.append(some_samples(call, start, stop, self.batched))
+            self.kept.append(_cut(inputs, start, stop, self.batched))
             self.capacity -= stop - start
         return stop
 
 
+def count(inputs: Inputs, batched: Batched) -> int:
+    """How many samples a call has: 1, if its tensors cannot be cut into samples."""
+    sizes = (t.shape[0] for t, cut in zip(inputs, batched, strict=bool(batched)) if cut)
+    return next(sizes, 1)
+
+
+def _cut(inputs: Inputs, start: int, stop: int, batched: Batched) -> Inputs:
+    if not any(batched):
+        return [t.clone() for t in inputs]
+    return [(t[start:stop] if cut else t).clone() for t, cut in zip(inputs, batched, strict=True)]
+
+
 def keep_samples(
-    graph: FloatGraph, calls: Iterable[Call], batched: bool, tuning: int, measuring: int
+    graph: FloatGraph, calls: Iterable[Call], tuning: int, measuring: int, memory: float
 ) -> tuple[Samples, list[Call]]:
     """Read calls until there are `measuring` samples to measure on and `tuning` to tune with.
 
-    Returns the samples, and the calls read, which are still to be observed.
+    Returns the samples, and the calls read, which are still to be observed. There are fewer samples
+    to tune with, but at least one, if their values would not fit in `memory`, in bytes.
     """
+    batched = graph.batched
     to_measure, to_tune = Buffer(measuring, batched), Buffer(tuning, batched)
     taken: list[Call] = []
     for call in calls:
+        inputs = graph.flatten(*call)
+        if not taken:
+            sample = COPIES * peak_bytes(graph, _cut(inputs, 0, 1, batched))
+            to_tune.capacity = max(1, min(tuning, int(memory // max(sample, 1))))
         taken.append(call)
-        to_tune.keep(call, to_measure.keep(call, 0))
+        to_tune.keep(inputs, to_measure.keep(inputs, 0))
         if to_tune.capacity == 0:
             break
-    kept = [[graph.flatten(*call) for call in b.calls] for b in (to_tune, to_measure)]
-    return Samples(kept[0] or kept[1], kept[1], batched), taken
+    return Samples(to_tune.kept or to_measure.kept, to_measure.kept, batched), taken
+
+
+def peak_bytes(graph: FloatGraph, inputs: Inputs) -> int:
+    """The most bytes that values of one run take at a time, without the model's own tensors."""
+    largest = 0
+
+    def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
+        nonlocal largest
+        held = [v for n, v in (*env.items(), (node, value)) if n.op != "get_attr"]
+        tensors = {id(t): t for t in pytree.tree_leaves(held) if isinstance(t, Tensor)}
+        largest = max(largest, sum(t.numel() * t.element_size() for t in tensors.values()))
+        return value
+
+    with torch.no_grad():
+        Interpreter(graph.module, see).run(*inputs)
+    return largest
 
 
 def calls_with(calls: Iterable[Call], samples: int) -> Iterator[Call]:
@@ -78,8 +117,8 @@ def calls_with(calls: Iterable[Call], samples: int) -> Iterator[Call]:
             return
 
 
-def _first(batches: Batches, samples: int, batched: bool) -> Iterator[Sequence[Tensor]]:
+def _first(batches: Sequence[Inputs], samples: int, batched: Batched) -> Sequence[Inputs]:
     buffer = Buffer(samples, batched)
     for inputs in batches:
-        buffer.keep((tuple(inputs), {}), 0)
-    return (call[0] for call in buffer.calls)
+        buffer.keep(inputs, 0)
+    return buffer.kept

@@ -6,14 +6,15 @@ into those tensors and the tuple back into what the model returned.
 
 import contextlib
 import dataclasses
-import functools
 import inspect
 import io
+import itertools
 import keyword
 import logging
+import re
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,19 @@ import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
-from ..errors import CaptureError
+from ..errors import CaptureError, DataError
 from ..graph.verify import checkpoint
+from .examples import values_of
 from .float_graph import FloatGraph
-from .inplace import evaluate_writes, mutates_views
+from .inplace import evaluate_writes, mutates_views, refuse_state
+from .look import Limits, second_look
+from .results import plain_results
 from .signature import Call, Signature, bound_arguments, input_form
+from .unchanged import unchanged
+from .widen import widened
+
+UNKNOWN_RESULT = re.compile(r"Found <class '([^']+)'> in output, which is not a known type")
+MOST_SHAPES = 4  # kept in the signature, to compare engines at
 
 
 def capture(
@@ -39,77 +48,158 @@ def capture(
 
     The first dimension of every tensor (the batch) is dynamic, and so are sizes that differ in
     `others`, more calls of the model, and the length of (batch, length) integers, unless the model
-    fixes them. The model is left as it was. Raises CaptureError naming the line where torch.export
-    stopped.
+    fixes them. The graph is compared with the model, on the call and at other values of these
+    sizes (see `look`); a size at which they differ is fixed, and `Signature.fixed` says why. The
+    model is left as it was.
+
+    Raises DataError if the model itself does not take the call, and CaptureError naming the line
+    where torch.export stopped, a buffer that forward updates, or the first operator that computes
+    something else than the model.
 
     >>> graph, signature = capture(nn.Linear(4, 2), (torch.rand(3, 4),))
     >>> graph(torch.rand(7, 4))[0].shape
     torch.Size([7, 2])
     """
     forward = inspect.signature(model.forward)
-    arguments, call = bound_arguments(forward, args, kwargs or {})
-    training = [m for m in model.modules() if m.training]
-    try:
-        for m in training:
-            m.training = False
-        more = [bound_arguments(forward, *other)[0] for other in others]
-        program = _export(model, forward, arguments, more)
-    finally:
-        for m in training:
-            m.training = True
-    leaves, in_spec = pytree.tree_flatten(call)
-    signature = Signature(
-        tuple((p.name, int(p.kind)) for p in forward.parameters.values()),
-        in_spec,
-        program.call_spec.out_spec,
-        tuple((i, leaf) for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)),
-        (),
+    bound = [bound_arguments(forward, *c) for c in ((args, kwargs or {}), *others)]
+    tensors = [[t for t in pytree.tree_leaves(c) if isinstance(t, Tensor)] for _, c in bound]
+    alike = [c for c in tensors if [t.dim() for t in c] == [t.dim() for t in tensors[0]]]
+    fixed: dict[tuple[int, int], str] = {}
+    failed: CaptureError | None = None  # then the model is called once before it is traced
+    while True:
+        program = _export(model, forward, [arguments for arguments, _ in bound], fixed, failed)
+        module, signature = _graph(program, forward, bound[0][1])
+        if specialised := _specialised(signature, alike, fixed):
+            fixed |= specialised
+            continue
+        try:
+            look = second_look(model, module, signature, alike)
+        except CaptureError as e:
+            if failed is not None:
+                raise failed from e
+            failed = e
+            continue
+        if not look.fixed:
+            break
+        fixed |= look.fixed
+    limits = fixed | dict(look.not_one)
+    signature = dataclasses.replace(
+        signature,
+        fixed=tuple((*place, limits[place]) for place in sorted(limits)),
+        shapes=look.shapes[:MOST_SHAPES],
+        values=tuple(map(values_of, zip(*alike, strict=True))),
+        batch=look.batch,
     )
-    constants = {i for i, _ in signature.constants}
-    module = _flat_module(program, constants)
+    checkpoint(module, "capture")
+    return FloatGraph(*widened(*plain_results(module, signature)))
+
+
+def _graph(
+    program: Any, forward: inspect.Signature, call: Call
+) -> tuple[fx.GraphModule, Signature]:
+    """The exported program as a flat graph, and the signature of the call."""
+    leaves, in_spec = pytree.tree_flatten(call)
+    constants = tuple((i, leaf) for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor))
+    positions = {i for i, _ in constants}
+    module = _flat_module(program, positions)
     evaluate_writes(module)
     if mutates_views(module.graph):
-        module = _flat_module(program.run_decompositions({}), constants)
-    values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
-    signature = dataclasses.replace(signature, inputs=tuple(map(input_form, values)))
-    checkpoint(module, "capture")
-    return FloatGraph(module, signature)
+        module = _flat_module(program.run_decompositions({}), positions)
+    refuse_state(module.graph)
+    values = [n.meta["val"] for n in module.graph.find_nodes(op="placeholder")]
+    parameters = tuple((p.name, int(p.kind)) for p in forward.parameters.values())
+    inputs = tuple(map(input_form, values))
+    return module, Signature(parameters, in_spec, program.call_spec.out_spec, constants, inputs)
+
+
+def _specialised(
+    signature: Signature, calls: Sequence[Sequence[Tensor]], fixed: Limits
+) -> dict[tuple[int, int], str]:
+    """Sizes that tracing has fixed at a value that is not the data's, since 1 was doubled."""
+    sizes = [(i, shape[0]) for i, (_, shape) in enumerate(signature.inputs) if shape]
+    return {
+        (i, 0): "forward depends on its value: it may loop over this dimension"
+        for i, size in sizes
+        if size == 2 and calls[0][i].shape[0] == 1 and (i, 0) not in fixed
+    }
 
 
 def _export(
     model: nn.Module,
     forward: inspect.Signature,
-    arguments: dict[str, Any],
-    others: Sequence[dict[str, Any]],
+    calls: Sequence[dict[str, Any]],
+    fixed: Limits,
+    failed: CaptureError | None,
 ):
     """torch.export with as many dynamic sizes as the model allows; see `capture`.
 
-    A batch of 1 is doubled, since 1 would be specialised.
+    A batch of 1 is doubled, since 1 would be specialised. What forward makes on its first call, a
+    table or a mask, is made by a call before tracing if it cannot be made while tracing, or
+    if that has `failed`.
     """
-    alike = [o for o in others if _structures(o) == _structures(arguments)]
-    tensors = [t for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
-    tokens = {t.shape[1] for t in tensors if t.dim() == 2 and not t.is_floating_point()} - {1}
-    widest = pytree.tree_map(functools.partial(_free, tokens), arguments, *alike)
-    batch = pytree.tree_map(_free_batch, arguments)
-    doubled = pytree.tree_map_only(Tensor, _doubled, arguments)
+    arguments = calls[0]
+    alike = [o for o in calls[1:] if _structures(o) == _structures(arguments)]
+    widest = _free(fixed, arguments, alike, _token_lengths(arguments))
+    batch = _free(fixed, arguments, (), set())
+    doubled = _doubled(fixed, arguments)
     attempts = [(doubled, widest)] if widest != batch else []
     attempts += [(doubled, batch), (arguments, batch), (arguments, None)]
+    reason: Exception | None = failed
+    if reason is None:
+        try:
+            return _first_export(model, forward, attempts)
+        except Exception as first:
+            reason = first
+    with unchanged(model):
+        bound = inspect.BoundArguments(forward, arguments)  # type: ignore[arg-type]
+        try:
+            with torch.no_grad():
+                model(*bound.args, **bound.kwargs)
+        except Exception as e:
+            raise DataError(f"the model itself does not take this call: {e}") from e
+        try:
+            return _first_export(model, forward, attempts)
+        except Exception:
+            raise failed or CaptureError(_explain(model, reason)) from reason
+
+
+def _first_export(
+    model: nn.Module, forward: inspect.Signature, attempts: Sequence[tuple[dict[str, Any], Any]]
+):
+    """The first of the attempts, pairs of arguments and dynamic shapes, that torch.export takes."""
     first: Exception | None = None
     for values, shapes in attempts:
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
-            with torch.no_grad(), quiet():
+            with torch.no_grad(), quiet(), unchanged(model):
                 return torch.export.export(
                     model, bound.args, bound.kwargs, dynamic_shapes=shapes, strict=False
                 )
         except Exception as e:
             first = first or e
     assert first is not None
-    raise CaptureError(_explain(model, first)) from first
+    raise first
 
 
-def _doubled(t: Tensor) -> Tensor:
-    return t.expand(2, *t.shape[1:]).clone() if t.dim() and t.shape[0] == 1 else t
+def _map_tensors(fn: Callable[..., Any], arguments: dict[str, Any], *others: Any) -> Any:
+    """`fn(number of the tensor, tensor, the same of the others)` for each tensor, else None."""
+    count = itertools.count()
+    return pytree.tree_map(
+        lambda leaf, *more: fn(next(count), leaf, *more) if isinstance(leaf, Tensor) else None,
+        arguments,
+        *others,
+    )
+
+
+def _doubled(fixed: Limits, arguments: dict[str, Any]) -> dict[str, Any]:
+    count = itertools.count()
+
+    def double(t: Tensor) -> Tensor:
+        single = (next(count), 0) not in fixed and t.dim() and t.shape[0] == 1
+        return t.expand(2, *t.shape[1:]).clone() if single else t
+
+    doubled: dict[str, Any] = pytree.tree_map_only(Tensor, double, arguments)
+    return doubled
 
 
 def _structures(arguments: dict[str, Any]) -> Any:
@@ -117,17 +207,23 @@ def _structures(arguments: dict[str, Any]) -> Any:
     return spec, [leaf.dim() if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
 
 
-def _free_batch(leaf: Any) -> Any:
-    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() else None
+def _token_lengths(arguments: dict[str, Any]) -> set[int]:
+    tensors = [t for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
+    return {t.shape[1] for t in tensors if t.dim() == 2 and not t.is_floating_point()} - {1}
 
 
-def _free(tokens: set[int], leaf: Any, *others: Any) -> Any:
+def _free(
+    fixed: Limits, arguments: dict[str, Any], others: Sequence[dict[str, Any]], tokens: set[int]
+) -> Any:
     """Dynamic dimensions: the batch, those that differ, and the second if as long as token ids."""
-    if not isinstance(leaf, Tensor) or not leaf.dim():
-        return None
-    differ = {d for o in others for d in range(leaf.dim()) if o.shape[d] != leaf.shape[d]}
-    length = {1} if leaf.dim() > 1 and leaf.shape[1] in tokens else set()
-    return dict.fromkeys({0} | differ | length, Dim.AUTO)
+
+    def dims(i: int, t: Tensor, *rest: Tensor) -> dict[int, Any] | None:
+        differ = {d for o in rest for d in range(t.dim()) if o.shape[d] != t.shape[d]}
+        length = {1} if t.dim() > 1 and t.shape[1] in tokens else set()
+        free = {0} | differ | length if t.dim() else set()
+        return dict.fromkeys(sorted(d for d in free if (i, d) not in fixed), Dim.AUTO) or None
+
+    return _map_tensors(dims, arguments, *others)
 
 
 @contextlib.contextmanager
@@ -154,6 +250,13 @@ def _explain(model: nn.Module, error: Exception) -> str:
     own = [f for f in frames if not f.filename.startswith((torch_home, "<", __file__))]
     where = f"\n  stopped at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
     reason = str(error).strip().split("\n")[0]
+    if kind := UNKNOWN_RESULT.search(str(error)):
+        return (
+            f"{type(model).__name__} returns a {kind[1]}, which PyTorch cannot take apart. "
+            "Register a dataclass of yours: torch.export.register_dataclass(Kind, "
+            'serialized_type_name="package.Kind"); for a language model\'s cache, call the model '
+            "with use_cache=False, or set model.config.use_cache = False"
+        )
     return (
         f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}: {reason}"
         f"{where}\nOften this is control flow that depends on a tensor's values, or a call that "

@@ -28,6 +28,11 @@ class FloatGraph(NamedTuple):
         """The graph of the module."""
         return self.module.graph
 
+    @property
+    def batched(self) -> tuple[bool, ...]:
+        """Whether the first dimension of each input counts independent samples; () for none."""
+        return self.signature.batch if self.signature else ()
+
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The inputs of a calibration call in the graph's order; DataError for another call."""
         if self.signature is None:

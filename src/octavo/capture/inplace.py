@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from ..graph.names import own_path
+from ..errors import CaptureError
+from ..graph.names import describe, own_path
 from ..graph.tensors import attribute, new_attribute
 
 aten = torch.ops.aten
@@ -40,6 +41,22 @@ def mutates_views(graph: fx.Graph) -> bool:
         if any(user > node for n in others for user in n.users):
             return True
     return False
+
+
+def refuse_state(graph: fx.Graph) -> None:
+    """CaptureError if an operator writes to a tensor of the model: state would be lost or frozen.
+
+    For graphs after `evaluate_writes`, and functionalized if `mutates_views`.
+    """
+    for node in filter(mutates, graph.nodes):
+        target: Any = node.args[0]
+        if target.op == "get_attr":
+            raise CaptureError(
+                f"forward writes to {target.target!r}, a tensor of the model ({describe(node)}): a "
+                "quantized model keeps nothing from call to call, and other runtimes would freeze "
+                "it. Make it an argument of forward, and return its new value: "
+                "y, state = model(x, state)"
+            )
 
 
 def evaluate_writes(module: fx.GraphModule) -> None:

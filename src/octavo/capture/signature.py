@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
 from ..errors import CaptureError
+from .arrays import as_tensor, described
+from .examples import InputValues, Shapes, made, unlike
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -21,9 +25,20 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 class Signature:
     """How the model is called and what it returns.
 
-    `parameters` are (name, kind) of `forward`; `constants` the leaves of the call that are not
-    tensors, by position, which the graph was specialised to; `inputs` the dtype and shape of each
-    tensor, with None for a dynamic dimension.
+    parameters: (name, kind) of `forward`.
+    constants: the leaves of the call that are not tensors, by position, which the graph was
+        specialised to.
+    inputs: the dtype and shape of each tensor, with None for a dynamic dimension.
+    fixed: (input, dimension, reason) of sizes that might have been dynamic; where the dimension is
+        dynamic, it must not be 1.
+    shapes: shapes of all inputs, at which the captured graph was compared with the model.
+    values: what values the inputs had in these calls, for making others like them.
+    batch: whether the first dimension of each input counts samples that do not influence each
+        other; empty where that is not known.
+    results: the leaves of the output that are not tensors, by position.
+    numbers: positions of leaves that are numbers, computed from sizes; the graph returns tensors.
+    output_types: the dtype of each tensor of the output; "" where it is the graph's. Not empty if
+        the model computes in other floating point types than the graph, which is in float32.
     """
 
     parameters: tuple[tuple[str, int], ...]
@@ -31,6 +46,13 @@ class Signature:
     out_spec: pytree.TreeSpec
     constants: tuple[tuple[int, Any], ...]
     inputs: tuple[tuple[str, tuple[int | None, ...]], ...]
+    fixed: tuple[tuple[int, int, str], ...] = ()
+    shapes: tuple[Shapes, ...] = ()
+    values: tuple[InputValues, ...] = ()
+    batch: tuple[bool, ...] = ()
+    results: tuple[tuple[int, Any], ...] = ()
+    numbers: tuple[int, ...] = ()
+    output_types: tuple[str, ...] = ()
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The same call with each argument where `forward` has it, by position where possible."""
@@ -43,21 +65,35 @@ class Signature:
             tensors = list(args)
         else:
             tensors = self._tensors(args, kwargs)
-        for (dtype, shape), t in zip(self._forms, tensors, strict=True):
-            fits = t.dim() == len(shape) and all(
-                want in (None, have) for want, have in zip(shape, t.shape, strict=True)
+        for i, ((dtype, shape), t) in enumerate(zip(self._forms, tensors, strict=True)):
+            fits = len(t.shape) == len(shape) and all(
+                have == want if want is not None else have != 1 or (i, d) not in self._not_one
+                for d, (want, have) in enumerate(zip(shape, t.shape, strict=True))
             )
             if not fits or (t.dtype is not dtype and not t.is_floating_point()):
-                expected = ", ".join("any" if d is None else str(d) for d in shape)
-                raise CaptureError(
-                    f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
-                    f"captured with shape ({expected}) and dtype {dtype}"
-                )
+                raise CaptureError(self._misfit(i, t))
+        if self.output_types:
+            tensors = [t.float() if t.is_floating_point() else t for t in tensors]
         return tensors
+
+    def _misfit(self, i: int, t: Tensor) -> str:
+        """Why a tensor cannot be input `i`."""
+        dtype, shape = self._forms[i]
+        expected = ", ".join("any" if d is None else str(d) for d in shape)
+        reasons = [
+            f"\nDimension {d} {f'is fixed at {shape[d]}' if shape[d] else 'may not be 1'}: {reason}"
+            for n, d, reason in self.fixed
+            if n == i and d < t.dim() == len(shape) and t.shape[d] != shape[d]
+        ]
+        return (
+            f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
+            f"captured with shape ({expected}) and dtype {dtype}{''.join(reasons)}"
+        )
 
     def _tensors(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The tensors of a call of any structure."""
         leaves, spec = pytree.tree_flatten(self.bind(args, kwargs))
+        leaves = [as_tensor(v, torch.float32) if isinstance(v, np.ndarray) else v for v in leaves]
         if spec != self.in_spec:
             raise CaptureError(
                 f"called with arguments of structure {_structure(spec)}, but the model was "
@@ -71,7 +107,19 @@ class Signature:
                     f"argument {i} is {leaves[i]!r}, but the graph was captured with {value!r} "
                     "and is specialised to it: quantize the model again with the other value"
                 )
-        return [leaf for i, leaf in enumerate(leaves) if i not in constants]
+        tensors = [leaf for i, leaf in enumerate(leaves) if i not in constants]
+        for t in tensors:
+            if not isinstance(t, Tensor):
+                raise CaptureError(f"an input is {described(t)}; call it with tensors or arrays")
+        return tensors
+
+    def call(self, tensors: Sequence[Tensor]) -> Call:
+        """The inverse of `flatten`."""
+        rest, constants = iter(tensors), dict(self.constants)
+        count = self.in_spec.num_leaves
+        leaves = [constants[i] if i in constants else next(rest) for i in range(count)]
+        args, kwargs = pytree.tree_unflatten(leaves, self.in_spec)
+        return args, kwargs
 
     # cached for the most common calls: binding and flattening cost more than a small layer
 
@@ -86,45 +134,53 @@ class Signature:
     def _forms(self) -> list[tuple[torch.dtype, tuple[int | None, ...]]]:
         return [(getattr(torch, dtype), shape) for dtype, shape in self.inputs]
 
+    @functools.cached_property
+    def _not_one(self) -> set[tuple[int, int]]:
+        return {(i, d) for i, d, _ in self.fixed if self.inputs[i][1][d] is None}
+
+    def unusual(self, tensors: Sequence[Tensor]) -> str:
+        """Which input is of another scale than in calibration; an empty string for none."""
+        for i, (t, seen) in enumerate(zip(tensors, self.values, strict=False)):
+            if t.is_floating_point() and (found := unlike(t, seen)):
+                return f"input {i} {found}"
+        return ""
+
     def unflatten(self, outputs: Any) -> Any:
         """The model's output structure, from the graph's flat outputs."""
-        if self.out_spec.is_leaf():
-            return next(iter(outputs))
-        return pytree.tree_unflatten(list(outputs), self.out_spec)
+        leaves = list(outputs)[: self.out_spec.num_leaves - len(self.results)]
+        for i, dtype in enumerate(self.output_types):
+            leaves[i] = leaves[i].to(getattr(torch, dtype)) if dtype else leaves[i]
+        for position, value in self.results:
+            leaves.insert(position, value)
+        for position in self.numbers:
+            leaves[position] = leaves[position].item()
+        return (
+            leaves[0] if self.out_spec.is_leaf() else pytree.tree_unflatten(leaves, self.out_spec)
+        )
 
-    def examples(self, length: int) -> tuple[Tensor, ...]:
-        """Zeros as the graph's inputs: a batch of 2, any other dynamic size `length`."""
-        return tuple(
-            torch.zeros(
-                [(length if i else 2) if d is None else d for i, d in enumerate(shape)],
-                dtype=getattr(torch, dtype),
+    def examples(
+        self, lengths: Sequence[int], largest: float = math.inf
+    ) -> list[tuple[Tensor, ...]]:
+        """Inputs like those of the calibration data, one set at each of the sizes in `shapes`.
+
+        A signature without shapes, of an older file, gets zeros: batches of 2, 3 and so on, and any
+        other dynamic size is each of `lengths` in turn. Sets of more than `largest` numbers are
+        left out.
+        """
+        dtypes = [dtype for dtype, _ in self._forms]
+        sets: Sequence[Shapes] = self.shapes or [
+            tuple(
+                tuple((length if i else batch) if d is None else d for i, d in enumerate(shape))
+                for _, shape in self.inputs
             )
-            for dtype, shape in self.inputs
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON data; raises CaptureError for structures that cannot be written."""
-        try:
-            specs = {k: pytree.treespec_dumps(getattr(self, k)) for k in ("in_spec", "out_spec")}
-            json.dumps(self.constants)
-        except (NotImplementedError, TypeError) as e:
-            raise CaptureError(
-                f"the call's structure cannot be saved: {e}\nA class of your own needs a name in "
-                'files: torch.export.register_dataclass(Kind, serialized_type_name="package.Kind")'
-            ) from e
-        plain = {k: getattr(self, k) for k in ("parameters", "constants", "inputs")}
-        return plain | specs
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Signature:
-        """The inverse of `to_json`."""
-        return cls(
-            tuple((str(n), int(k)) for n, k in data["parameters"]),
-            pytree.treespec_loads(data["in_spec"]),
-            pytree.treespec_loads(data["out_spec"]),
-            tuple((int(i), v) for i, v in data["constants"]),
-            tuple((str(d), tuple(shape)) for d, shape in data["inputs"]),
-        )
+            for batch, length in enumerate(lengths, 2)
+        ]
+        values = self.values or ((0.0, 0.0, 0.0, 0.0, False),) * len(dtypes)
+        return [
+            made(shapes, dtypes, values, seed)
+            for seed, shapes in enumerate(sets)
+            if sum(map(math.prod, shapes)) <= largest
+        ]
 
 
 def _structure(spec: pytree.TreeSpec) -> str:

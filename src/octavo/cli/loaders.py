@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import itertools
 import math
 import sys
@@ -18,6 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..calibrate.hints import signature_of
+from ..calibrate.mistakes import check_model
+from ..capture.arrays import as_tensor
 from ..errors import DataError, OctavoError
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -50,6 +52,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         raise SourceError(f"cannot make model {spec!r}: {type(e).__name__}: {e}") from e
     if not isinstance(model, nn.Module):
         raise SourceError(f"{spec!r} gave a {type(model).__name__}, not an nn.Module")
+    check_model(model)
     if weights is not None:
         _load_weights(model, weights)
     return model.eval()
@@ -171,12 +174,15 @@ def read_image(path: Path, options: ImageOptions) -> Tensor:
 
 
 def _array_batches(files: list[Path], model: nn.Module, batch: int) -> Iterator[Any]:
-    names = set(inspect.signature(model.forward).parameters)
+    names = signature_of(model).parameters.keys()
     for file in files:
         arrays = _read_arrays(file)
+        if len({len(a) for a in arrays.values()}) > 1:
+            sizes = ", ".join(f"{name} {len(a)}" for name, a in arrays.items())
+            raise DataError(f"{file} holds arrays of different numbers of samples: {sizes}")
         if len(arrays) == 1:
             yield from next(iter(arrays.values())).split(batch)
-        elif set(arrays) <= names:
+        elif arrays.keys() & names:  # others, such as labels, are dropped with the calls made
             for parts in zip(*(a.split(batch) for a in arrays.values()), strict=True):
                 yield dict(zip(arrays, parts, strict=True))
         else:
@@ -187,11 +193,18 @@ def _array_batches(files: list[Path], model: nn.Module, batch: int) -> Iterator[
 
 
 def _read_arrays(file: Path) -> dict[str, Tensor]:
+    """By name, with samples along the first axis; numpy's default, float64, becomes float32."""
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = np.load(file, allow_pickle=False)
-        arrays = {"": loaded} if file.suffix == ".npy" else dict(loaded)
-        return {name: torch.from_numpy(a) for name, a in arrays.items()}
+        if file.suffix.lower() == ".safetensors":
+            arrays = load_file(file)
+        else:
+            loaded = np.load(file, allow_pickle=False)
+            found = {"": loaded} if file.suffix.lower() == ".npy" else dict(loaded)
+            arrays = {name: as_tensor(a, torch.float32) for name, a in found.items()}
     except Exception as e:
         raise DataError(f"cannot read {file}: {e}") from e
+    for name, a in arrays.items():
+        if not isinstance(a, Tensor) or not a.dim():
+            kind = "one number" if isinstance(a, Tensor) else f"dtype {a.dtype}"
+            raise DataError(f"{file} holds an array {name!r} of {kind}: no samples to calibrate on")
+    return arrays

@@ -144,6 +144,7 @@ class GraphEmitter:
             for n in sorted(site.int8_inputs, key=lambda n: n is site.fused_input)
         }
         weights = rule.weights() if site.int8_inputs else {}
+        hints = self.sites.demand.hints
         local: dict[fx.Node, fx.Node] = {}
 
         def load(n: fx.Node) -> fx.Node:
@@ -154,11 +155,13 @@ class GraphEmitter:
             return inputs[n] if n in inputs else self.load_float(n)
 
         for covered in rule.nodes:
-            local[covered] = self.graph.node_copy(covered, load)
+            value = self.copies[covered] = self.graph.node_copy(covered, load)
             if covered is rule.root and self.is_clipped_by_integers(covered):
-                local[covered].target = aten.relu.default
-                local[covered].args = local[covered].args[:1]
-        self.copies |= local
+                value.target, value.args = aten.relu.default, value.args[:1]
+            elif covered is not rule.root and covered in hints:  # before its activation
+                q = self.emit_quantize(covered, value)
+                value = self.hint(covered, q, ops.requantize_hint)
+            local[covered] = value
         return local[rule.root]
 
     def emit_on_integers(self, rule: Rule) -> fx.Node:

@@ -9,20 +9,21 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
-import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import fx
 
 from ..capture.signature import Signature
-from ..errors import EngineError
+from ..errors import EngineError, RangeWarning
+from ..graph.compare import difference
 
 
 @runtime_checkable
@@ -37,6 +38,10 @@ class Program(Protocol):
     def signature(self) -> Signature:
         """Converts a call to the graph's inputs, and the graph's outputs to the model's."""
 
+    @property
+    def sqnr(self) -> float:
+        """Of its outputs, in dB: how much noise quantization has left in them."""
+
 
 @dataclass(frozen=True)
 class GraphProgram:
@@ -44,6 +49,7 @@ class GraphProgram:
 
     graph_module: fx.GraphModule
     signature: Signature
+    sqnr: float = math.inf
 
 
 Engine = Callable[..., Callable[..., Any]]
@@ -57,6 +63,7 @@ BUILT_IN = {
 }
 # Free sizes to try, other than the batch: some models accept only long inputs, some only short.
 LENGTHS = (2, 64, 4096)
+LARGEST = 2**26  # numbers in an example: a file may claim any shape
 
 
 def register_engine(name: str) -> Callable[[Engine], Engine]:
@@ -83,29 +90,93 @@ def compile_program(program: Program, name: str = "openvino", **options: Any) ->
         raise EngineError(f"unknown engine {name!r}: choose one of {known}")
     engine = ENGINES[name]
     parameters = list(inspect.signature(engine).parameters)[1:]
-    if unknown := [o for o in options if o not in parameters]:
+    taken = [*parameters, *({"check"} - {*parameters})]
+    if unknown := [o for o in options if o not in taken]:
         raise EngineError(
-            f"engine {name!r} has no option {unknown[0]!r}; "
-            f"it takes: {', '.join(parameters) or 'none'}"
+            f"engine {name!r} has no option {unknown[0]!r}; it takes: {', '.join(taken)}"
         )
-    return engine(program, **options)
+    if "check" in parameters:
+        return engine(program, **options)
+    check = options.pop("check", True)
+    compiled = engine(program, **options)
+    if check and isinstance(compiled, EngineModel):
+        found = disagreement(compiled, program)
+        if found is not None:
+            raise EngineError(
+                f"engine {name!r} computes something else than the reference: {found[1]}. Use "
+                "another engine"
+            )
+    return compiled
+
+
+# An engine rounds where the reference does, but for values at the edge between two integers, so
+# the two differ by less than quantization does. Between these bounds, in dB, that is measured.
+LEAST, MOST, MARGIN = 8.0, 20.0, 6.0
+
+
+def least_agreement(program: Program) -> float:
+    """The SQNR in dB that an engine's outputs must have against the reference's."""
+    return min(max(program.sqnr - MARGIN, LEAST), MOST)
+
+
+@torch.no_grad()
+def disagreement(
+    compiled: EngineModel, program: Program
+) -> tuple[Sequence[torch.Tensor], str] | None:
+    """Example inputs on which an engine's outputs are not the reference's, and how they differ."""
+    least = least_agreement(program)
+    # the last is of one sample if possible
+    found = [*examples(program.signature)]
+    for inputs in (found[0], *found[1:][-1:]):
+        try:
+            expected = program.graph_module(*inputs)
+        except Exception:  # made from ranges alone, an example may not be a call it takes
+            continue
+        try:
+            reason = difference(expected, compiled.run(inputs), least)
+        except Exception as e:
+            reason = f"an error: {str(e).splitlines()[0]:.200}"
+        if reason:
+            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
+            return inputs, f"on inputs of shape {shapes}, {reason}"
+    return None
 
 
 def compile_graph(module: fx.GraphModule, signature: Signature, **options: Any) -> Any:
-    """Compile any flat graph with OpenVINO, the engine that graphs are tuned and timed for."""
-    return compile_program(GraphProgram(module, signature), "openvino", **options)
+    """Compile any flat graph with OpenVINO, the engine that graphs are tuned and timed for.
+
+    It is not compared with the reference: this is for trials.
+    """
+    return compile_program(GraphProgram(module, signature), "openvino", check=False, **options)
 
 
 def examples(
     signature: Signature, lengths: Sequence[int] = LENGTHS
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Example inputs to try in turn: zeros, one set for each of `lengths`.
+    """Example inputs to try in turn, at sizes at which the graph was compared with the model.
 
-    Without a free size other than the batch, all of them would be the same: there is only one.
+    For a signature that knows none: zeros, one set for each of `lengths`, or two if the batch is
+    the only free size.
     """
     has_free_length = any(None in shape[1:] for _, shape in signature.inputs)
-    for length in lengths if has_free_length else lengths[:1]:
-        yield signature.examples(length)
+    found = signature.examples(lengths if has_free_length else lengths[:2], LARGEST)
+    # tracing would take a free size of 1 for a fixed one: that example comes last
+    yield from sorted(found, key=lambda inputs: _has_single(signature, inputs))
+
+
+def _has_single(signature: Signature, inputs: Sequence[torch.Tensor]) -> bool:
+    pairs = zip(signature.inputs, inputs, strict=True)
+    return any(d is None and n == 1 for (_, s), t in pairs for d, n in zip(s, t.shape, strict=True))
+
+
+def warn_of_range(signature: Signature, inputs: Sequence[torch.Tensor]) -> None:
+    """RangeWarning if the first call of a model is of another scale than calibration."""
+    if found := signature.unusual(inputs):
+        warnings.warn(
+            f"{found}: quantization clips or flattens them. Prepare the inputs as for calibration",
+            RangeWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,18 +205,44 @@ class ProfiledOperator:
 class EngineModel(ABC):
     """A compiled model: called like the model; takes torch tensors or numpy arrays."""
 
+    called = False
+
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the model; returns the model's output structure, of torch tensors."""
-        return self.signature.unflatten(self.run(self.flatten(args, kwargs)))
+        inputs = self.flatten(args, kwargs)
+        if not self.called:
+            self.called = True
+            warn_of_range(self.signature, inputs)
+        return self.signature.unflatten(self.run(inputs))
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         """The inputs of a call as `run` takes them."""
-        if not all(isinstance(a, torch.Tensor) for a in (*args, *kwargs.values())):
-            args, kwargs = pytree.tree_map_only(np.ndarray, torch.from_numpy, (args, kwargs))
         return self.signature.flatten(args, kwargs)
+
+    # what code that evaluates a model asks of an nn.Module
+
+    training = False
+
+    def eval(self) -> Self:
+        """Itself: a compiled model is always in eval mode."""
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Itself, in eval mode; for code that restores the mode of a model."""
+        return self
+
+    def parameters(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        """One empty tensor on the CPU: code asks `next(model.parameters())` for the device."""
+        yield torch.empty(0)
+
+    def to(self, device: torch.device | str | None = None, **_: Any) -> Self:
+        """Itself, if the device is the CPU; else EngineError."""
+        if device is not None and torch.device(device).type != "cpu":
+            raise EngineError(f"a compiled model runs on the CPU, not on {device}")
+        return self
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start a call and return at once; the Future's `result()` is the call's return value.

@@ -244,7 +244,11 @@ def _moves() -> Iterator[Operator]:
     yield Operator("upsample_nearest2d", (), Kind.REPEATING, channels=_spatial)
     for name in (
         *("upsample_nearest1d", "upsample_nearest3d", "pad", "constant_pad_nd"),
-        *("reflection_pad1d", "reflection_pad2d", "replication_pad2d"),
+        *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d"),
+        *("replication_pad2d", "replication_pad3d", "_upsample_nearest_exact1d"),
+        *("_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
+        *("im2col", "tril", "triu"),  # with zeros, which every range holds
+        *("amax", "amin", "unfold", "index", "gather", "take"),
     ):
         yield Operator(name, (), Kind.REPEATING)
     yield Operator("clone", channels=_same)
@@ -289,6 +293,11 @@ def has_batch(layer: fx.Node) -> bool:
     """Whether a layer, whose weight is args[1], is called on a batch of samples."""
     rank, of_weight = value_of(layer).dim(), value_of(layer.args[1]).dim()
     return bool(rank > 1 if of_weight == 2 else rank == of_weight)
+
+
+def is_branch(node: fx.Node) -> bool:
+    """Whether a node is a `torch.cond`, of which each branch is a graph of its own."""
+    return node.target is torch.ops.higher_order.cond
 
 
 def multiply_adds(node: fx.Node, output: Any, inputs: list[Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import keyword
 import re
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 
 from ..errors import FormatError
 from ..graph.qdq_checks import scale_faults
@@ -39,6 +38,27 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+# Operators that run graphs: the kinds of their arguments in order; the last may be repeated.
+REGIONS: dict[str, str] = {
+    "cond": "bool graph graph values",
+    "while_loop": "graph graph values values",
+    "map_impl": "graph values values",
+    "scan": "graph values values values",
+    "wrap_with_autocast": "str dtype bool bool graph operand*",
+    "wrap_with_set_grad_enabled": "bool graph operand*",
+}
+REGION_KINDS: dict[str, Callable[[Any], bool]] = {
+    "bool": lambda a: a is None or isinstance(a, bool | fx.Node),
+    "str": lambda a: a in ("cpu", "cuda", "mps", "xpu"),
+    "dtype": lambda a: a is None or isinstance(a, torch.dtype),
+    "graph": lambda a: isinstance(a, fx.Node) and a.op == "get_attr",
+    "operand": lambda a: isinstance(a, fx.Node | Numbers),
+    "values": lambda a: (
+        isinstance(a, list | tuple) and all(isinstance(v, fx.Node | Numbers) for v in a)
+    ),
+}
+
+
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """For json.loads: an object whose keys are all different; FormatError otherwise."""
     found = dict(pairs)
@@ -59,38 +79,12 @@ def checked(pattern: re.Pattern[str], name: Any) -> str:
     raise FormatError(f"{str(name)[:80]!r} is not a name that a file may hold")
 
 
-def check_structure(text: str) -> None:
-    """Reject a pytree structure, as `treespec_dumps` writes it, whose loading would import.
-
-    PyTorch's loader imports modules that a context names as an object: the factory of a
-    defaultdict, an enum as a key. A context, parsed as PyTorch will parse it, may hold only plain
-    keys, lists of them and lists of these lists.
-    """
-    _, root = parsed(text)
-    todo = [root]
-    while todo:
-        spec = todo.pop()
-        context = spec["context"]
-        if isinstance(context, str):
-            with contextlib.suppress(json.JSONDecodeError):  # then it is a name, and no object
-                context = parsed(context)
-        if not _plain(context):
-            raise FormatError(
-                f"the structure {str(spec['type'])[:80]!r} is not one a file may hold"
-            )
-        todo += spec["children_spec"]
-
-
-def _plain(context: Any) -> bool:
-    items = context if isinstance(context, list) else [context]
-    # a dataclass has two lists of names
-    single = [i for item in items for i in (item if isinstance(item, list) else [item])]
-    return all(i is None or isinstance(i, str | int) for i in single)
-
-
 def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Number, names and types of an operator's arguments, by its schema; raises FormatError."""
     if not isinstance(target, OpOverload):
+        expected = REGIONS.get(getattr(target, "__name__", ""))
+        if isinstance(target, HigherOrderOperator) and (kwargs or not _takes(expected, args)):
+            raise FormatError(f"{target.__name__} does not take these arguments")
         return
     schema = {a.name: a for a in target._schema.arguments}
     positional = [a for a in schema.values() if not a.kwarg_only]
@@ -108,6 +102,18 @@ def check_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         elif not _fits(str(a.type), given[name]):
             found = type(given[name]).__name__
             raise FormatError(f"argument {name!r} of {target} is a {found}, not {a.type}")
+
+
+def _takes(kinds: str | None, args: tuple[Any, ...]) -> bool:
+    """Whether an operator that runs graphs takes these arguments."""
+    if kinds is None:
+        return False
+    *first, last = kinds.split()
+    repeated = last.endswith("*")
+    wanted = [*first, *[last.rstrip("*")] * (len(args) - len(first) if repeated else 1)]
+    return len(wanted) == len(args) and all(
+        REGION_KINDS[kind](a) for kind, a in zip(wanted, args, strict=True)
+    )
 
 
 def _fits(kind: str, value: Any) -> bool:

@@ -6,24 +6,31 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
-from ..engines.onnx.engine import to_onnx
-from ..engines.openvino.engine import build, import_openvino
+from ..engines.base import EngineModel, compile_program, disagreement
+from ..engines.onnx.engine import run_file
+from ..engines.onnx.export import to_onnx
+from ..engines.openvino.compiled import CompiledModel, import_openvino
+from ..engines.openvino.convert import build
 from ..errors import EngineError, FormatError
 from ..model import QuantizedModel
 
 
-def export(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
+def export(model: QuantizedModel, path: str | os.PathLike[str], check: bool = True) -> None:
     """Write `model` for another runtime, by the suffix of `path`: ".onnx" or ".xml".
 
     ".onnx": opset 21, QuantizeLinear / DequantizeLinear with int8 weights, for ONNX Runtime and
         others that read ONNX; needs the packages onnx and onnxscript.
     ".xml": OpenVINO's IR, with the int8 weights in a ".bin" beside it.
 
+    check: run the file in its runtime, if that is installed, and compare it with the model on a few
+        inputs of several sizes, before it takes its place.
+
     Sizes that are dynamic in the model (the batch) are dynamic in the file. The file is written
     under a temporary name and moved when complete. Raises FormatError for another suffix, a missing
-    folder, or a graph that the format cannot hold.
+    folder, a graph that the format cannot hold, or a file that computes something else.
 
     >>> import octavo, tempfile, torch
     >>> q = octavo.quantize(torch.nn.Linear(4, 2), torch.rand(8, 4))
@@ -38,7 +45,14 @@ def export(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     if not target.parent.is_dir():
         raise FormatError(f"cannot write {target}: there is no folder {target.parent}")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        EXPORTERS[target.suffix](model, Path(folder, target.name))
+        write, run = EXPORTERS[target.suffix]
+        write(model, Path(folder, target.name))
+        found = check and disagreement(run(model, Path(folder, target.name)), model)
+        if found:
+            raise FormatError(
+                f"the exported {target.suffix} file computes something else than the model: "
+                f"{found[1]}. Nothing was written; export(..., check=False) would write it"
+            )
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             shutil.move(file, target.with_suffix(file.suffix))
 
@@ -52,8 +66,32 @@ def _to_ir(model: QuantizedModel, path: Path) -> None:
     openvino.save_model(built, path, compress_to_fp16=False)
 
 
+def _run_ir(model: QuantizedModel, path: Path) -> EngineModel:
+    """The file as others run it: for any shape."""
+    core = import_openvino().Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = CompiledModel(core, core.read_model(path), model.signature, settings)
+    compiled.use_one_for_any_shape()
+    return compiled
+
+
 def _to_onnx(model: QuantizedModel, path: Path) -> None:
     to_onnx(model.graph_module, model.signature, path)
 
 
-EXPORTERS: dict[str, Callable[[QuantizedModel, Path], None]] = {".onnx": _to_onnx, ".xml": _to_ir}
+def _run_onnx(model: QuantizedModel, path: Path) -> EngineModel:
+    """The file in ONNX Runtime, or the model itself where that is not installed."""
+    if find_spec("onnxruntime") is None:
+        return compile_program(model, "reference")
+    try:
+        return run_file(path, model.signature)
+    except EngineError as e:
+        raise FormatError(f"{e}. Nothing was written") from e
+
+
+Writer = Callable[[QuantizedModel, Path], None]
+Runner = Callable[[QuantizedModel, Path], EngineModel]
+EXPORTERS: dict[str, tuple[Writer, Runner]] = {
+    ".onnx": (_to_onnx, _run_onnx),
+    ".xml": (_to_ir, _run_ir),
+}

@@ -6,6 +6,7 @@ with arguments of a few plain types, and rejects everything else.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -18,16 +19,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import fx, nn
 
-from ..capture.signature import Signature
+from ..capture.results import plain_results
 from ..config import Config
-from ..errors import FormatError, OctavoError
+from ..errors import FormatError
 from ..graph.tensors import set_buffer
 from ..model import QuantizedModel
 from ..report import Report
-from .checks import LARGEST_METADATA, PATH, check_scales, check_structure, checked, parsed
+from .checks import LARGEST_METADATA, PATH, checked, parsed
 from .graph_json import graph_from_json, graph_to_json
+from .structure import is_plain, signature_from_json, signature_to_json
 
-FORMAT = 1
+# 2 adds graphs inside the graph, named tuples and dataclasses; a file without them is of format 1.
+FORMATS = (1, 2)
 
 
 def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
@@ -42,25 +45,28 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, QuantizedModel):
         raise FormatError(f"save takes an octavo.QuantizedModel, not a {type(model).__name__}")
-    try:
-        signature = model.signature.to_json()
-    except OctavoError as e:
-        raise FormatError(str(e)) from e
-    check_structure(signature["in_spec"])
-    check_structure(signature["out_spec"])
+    graph, signature = graph_to_json(model.graph), signature_to_json(model.signature)
+    is_first = not any("graph" in item for item in graph) and all(
+        is_plain(signature[key]) for key in ("in_spec", "out_spec")
+    )
     metadata = {
-        "octavo": json.dumps({"format": FORMAT, "torch": torch.__version__}),
-        "graph": json.dumps(graph_to_json(model.graph)),
+        "octavo": json.dumps({"format": 1 if is_first else 2, "torch": torch.__version__}),
+        "graph": json.dumps(graph),
         "signature": json.dumps(signature),
         "config": model.config.to_json(),
         "report": json.dumps(model.report().to_dict()),
     }
     if sum(map(len, metadata.values())) > LARGEST_METADATA:
         raise FormatError("the model's graph is larger than a file may hold: save parts of it")
-    buffers = model.graph_module.named_buffers(remove_duplicate=False)
+    module = model.graph_module
+    own = module.named_buffers(remove_duplicate=False)
+    inner = module.named_parameters(remove_duplicate=False)  # graphs in the graph have some
     # copies, since safetensors takes no tensors that share memory
     form = torch.contiguous_format
-    tensors = {checked(PATH, n): t.detach().cpu().clone(memory_format=form) for n, t in buffers}
+    tensors = {
+        checked(PATH, name): t.detach().cpu().clone(memory_format=form)
+        for name, t in itertools.chain(own, inner)
+    }
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -110,16 +116,12 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
             root = nn.Module()
             for name in f.keys():  # noqa: SIM118  (not a dict)
                 set_buffer(root, checked(PATH, name), f.get_tensor(name))
-        tensors = dict(root.named_buffers())
-        graph = graph_from_json(parsed(metadata["graph"]), tensors)
-        check_scales(graph, tensors)
+        graph = graph_from_json(parsed(metadata["graph"]), root)
         module = fx.GraphModule(root, graph)
-        structure = parsed(metadata["signature"])
-        check_structure(structure["in_spec"])
-        check_structure(structure["out_spec"])
-        signature = Signature.from_json(structure)
+        signature = signature_from_json(parsed(metadata["signature"]))
         if len(signature.inputs) != len(graph.find_nodes(op="placeholder")):
             raise FormatError("its graph has other inputs than its signature")
+        module, signature = plain_results(module, signature)
         config = Config.from_json(metadata["config"])
         report = Report.from_dict(parsed(metadata["report"]))
     except FormatError as e:
@@ -135,8 +137,8 @@ def _check_format(metadata: dict[str, str]) -> None:
     about = parsed(metadata.get("octavo", "{}"))
     if "format" not in about:
         raise FormatError("it is not an Octavo file")
-    if about["format"] != FORMAT:
+    if about["format"] not in FORMATS:
         raise FormatError(
-            f"it is of format {str(about['format'])[:20]}; this version of Octavo reads format "
-            f"{FORMAT}: install a newer one"
+            f"it is of format {str(about['format'])[:20]}; this version of Octavo reads formats "
+            f"{FORMATS[0]} to {FORMATS[-1]}: install a newer one"
         )

@@ -7,35 +7,25 @@ plain types under checked names, and raises FormatError for everything else.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
-from torch._ops import OpOverload
+from torch import fx, nn
 
 from ..errors import FormatError
-from ..graph import ops
 from ..graph.names import module_path
-from .checks import MOST_NODES, NAME, check_arguments, checked
-from .op_allowlist import ATEN_OPERATORS, TORCH_TYPES, TORCH_VALUES
+from ..graph.saveable import TORCH_TYPES, fault_of, find_operator, operator_in_files, subgraph
+from .checks import MOST_NODES, NAME, check_arguments, check_scales, checked
 
-PYTHON_OPERATORS = {
-    f"operator.{f.__name__}": f
-    for f in (
-        *(operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv),
-        *(operator.mod, operator.neg, operator.truediv, operator.eq, operator.ge, operator.le),
-    )
+# dtypes, layouts and memory formats, by their names in torch
+TORCH_VALUES = {
+    str(value).removeprefix("torch."): value
+    for value in vars(torch).values()
+    if isinstance(value, TORCH_TYPES)
 }
-# Names in files stay what they were when the format was fixed, whatever the operators are called.
-OWN_OPERATORS = {
-    "octavo.quantize.default": ops.quantize,
-    "octavo.dequantize.default": ops.dequantize,
-    "octavo.unrounded.default": ops.fuse_in_accumulator,
-    "octavo.roundable.default": ops.requantize_hint,
-}
-NAMES_IN_FILES = {op: name for name, op in OWN_OPERATORS.items()}
+DEVICES = ("cpu", "cuda", "meta", "mps", "xpu")
+DEEPEST = 16  # graphs inside graphs: branches of conditions in branches of conditions
 
 Nodes = Mapping[str, fx.Node]  # the nodes built so far, by the names that the file gives them
 
@@ -48,38 +38,49 @@ def graph_to_json(graph: fx.Graph) -> list[dict[str, Any]]:
     return [_node_to_json(node) for node in graph.nodes]
 
 
-def graph_from_json(data: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> fx.Graph:
-    """The inverse of `graph_to_json`; tensors are those that the graph may read, by path."""
-    if len(data) > MOST_NODES:
-        raise FormatError(f"a graph of {len(data)} nodes is larger than any that save writes")
+def graph_from_json(data: list[dict[str, Any]], root: nn.Module, depth: int = 0) -> fx.Graph:
+    """The inverse of `graph_to_json`.
+
+    root: holds the tensors that the graph may read; the graphs inside this one are added to it.
+    """
+    if len(data) > MOST_NODES or depth > DEEPEST:
+        raise FormatError("a graph in the file is larger or deeper than any that save writes")
     if [item["op"] for item in data].index("output") != len(data) - 1:
         raise FormatError("a graph has one output, at its end")
-    graph = fx.Graph()
-    nodes: dict[str, fx.Node] = {}
+    graph, nodes = fx.Graph(), dict[str, fx.Node]()
+    tensors = dict(root.named_buffers(remove_duplicate=False))
     for item in data:
         name = checked(NAME, item["name"])
         if name in nodes:
             raise FormatError(f"two nodes are named {name!r}")
-        nodes[name] = _node_from_json(item, graph, nodes, tensors)
+        if "graph" in item:
+            _add_subgraph(item, root, depth + 1)
+        elif item["op"] == "get_attr" and item["target"] not in tensors:
+            raise FormatError(
+                f"the graph reads a tensor {item['target']!r} that the file does not hold"
+            )
+        nodes[name] = _node_from_json(item, graph, nodes)
     graph.lint()
+    check_scales(graph, tensors)
     return graph
 
 
 def _node_to_json(node: fx.Node) -> dict[str, Any]:
-    data = {"op": node.op, "name": node.name, "target": _target_to_json(node)}
+    if fault := fault_of(node):
+        raise FormatError(fault)
+    is_call = node.op == "call_function"
+    target = operator_in_files(node) if is_call else str(node.target)
+    data: dict[str, Any] = {"op": node.op, "name": node.name, "target": target}
     if node.op != "placeholder":
         data |= {"args": encode(node.args), "kwargs": encode(node.kwargs)}
+    if (inner := subgraph(node)) is not None:
+        data["graph"] = graph_to_json(inner.graph)
     if path := module_path(node):
         data["path"] = path
     return data
 
 
-def _node_from_json(
-    item: dict[str, Any],
-    graph: fx.Graph,
-    nodes: Nodes,
-    tensors: Mapping[str, Tensor],
-) -> fx.Node:
+def _node_from_json(item: dict[str, Any], graph: fx.Graph, nodes: Nodes) -> fx.Node:
     op, target = item["op"], item["target"]
     args, kwargs = decode(item.get("args"), nodes) or (), decode(item.get("kwargs"), nodes) or {}
     if op == "call_function":
@@ -87,47 +88,21 @@ def _node_from_json(
         check_arguments(target, args, kwargs)
     elif op == "placeholder":
         target = checked(NAME, target)
-    elif op == "get_attr":
-        if target not in tensors:
-            raise FormatError(f"the graph reads a tensor {target!r} that the file does not hold")
-    elif op != "output":
+    elif op not in ("get_attr", "output"):
         raise FormatError(f"a file cannot hold a node of kind {op!r}")
     node = graph.create_node(op, target, args, kwargs, item["name"])
     node.meta["nn_module_stack"] = {"": (str(item.get("path", "")), "")}
     return node
 
 
-# ---- operators
-
-
-def _target_to_json(node: fx.Node) -> str:
-    target: Any = node.target
-    if isinstance(target, OpOverload):
-        name = NAMES_IN_FILES.get(target, str(target))
-    elif node.op == "call_function":
-        name = f"operator.{target.__name__}"
-    else:
-        return str(target)
-    if find_operator(name) is not target:
-        raise FormatError(f"the operator {name} of node {node.name!r} cannot be saved")
-    return name
-
-
-def find_operator(name: str) -> Callable[..., Any]:
-    """An allowed operator by name; raises FormatError for any other."""
-    known = OWN_OPERATORS.get(name) or PYTHON_OPERATORS.get(name)
-    if known is not None:
-        return known
-    namespace, _, rest = name.partition(".")
-    packet_name, _, overload = rest.partition(".")
-    if namespace == "aten" and packet_name in ATEN_OPERATORS:
-        packet = getattr(torch.ops.aten, packet_name)
-        found = getattr(packet, overload) if overload in packet.overloads() else None
-        if found is not None and (not found._schema.is_mutable or packet_name == "copy_"):
-            return found
-    raise FormatError(
-        f"the operator {name[:80]!r} is not among those a file may hold (octavo/io/op_allowlist.py)"
-    )
+def _add_subgraph(item: dict[str, Any], root: nn.Module, depth: int) -> None:
+    """Build the graph that a node stands for, on the tensors below its name, and add it."""
+    path = checked(NAME, item["target"])
+    if item["op"] != "get_attr" or isinstance(root._modules.get(path), fx.GraphModule):
+        raise FormatError(f"the graph {path!r} is in the file twice, or is no graph")
+    inner = root._modules.get(path) or nn.Module()
+    graph = graph_from_json(item["graph"], inner, depth)
+    root.add_module(path, fx.GraphModule(inner, graph))
 
 
 # ---- arguments
@@ -193,6 +168,12 @@ def _decode_torch(name: Any, nodes: Nodes) -> Any:
     return TORCH_VALUES[name]
 
 
+def _decode_device(name: Any, nodes: Nodes) -> torch.device:
+    if not isinstance(name, str) or name.partition(":")[0] not in DEVICES:
+        raise FormatError(f"{str(name)[:80]!r} is not a device: only {', '.join(DEVICES)} are")
+    return torch.device(name)
+
+
 CODECS: dict[str, Codec] = {
     "node": Codec(fx.Node, lambda node: node.name, lambda name, nodes: nodes[name]),
     "tuple": Codec(tuple, _encode_all, lambda items, nodes: tuple(_decode_all(items, nodes))),
@@ -208,5 +189,5 @@ CODECS: dict[str, Codec] = {
         complex, lambda z: [z.real, z.imag], lambda parts, nodes: complex(*map(float, parts))
     ),
     "torch": Codec(TORCH_TYPES, lambda value: str(value).removeprefix("torch."), _decode_torch),
-    "device": Codec(torch.device, str, lambda name, nodes: torch.device(name)),
+    "device": Codec(torch.device, str, _decode_device),
 }

@@ -6,9 +6,14 @@ graph, which shares the user's tensors: a pass adds new tensors and never writes
 
 from collections.abc import Callable
 
+import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from ..capture.float_graph import FloatGraph, copied
+from ..capture.inplace import is_random
+from ..errors import ConversionError, OctavoError
+from ..graph.compare import difference
 from ..graph.verify import checkpoint
 from .arguments import complete_arguments
 from .attention import expand_attention
@@ -39,12 +44,48 @@ PASSES: tuple[Callable[[fx.GraphModule], None], ...] = (
 )
 
 
+REWRITTEN = 50.0  # dB: folded batch norms round differently
+
+
 def run_passes(graph: FloatGraph) -> FloatGraph:
-    """The graph after every pass, in order; `graph` itself is not changed."""
+    """The graph after every pass, in order; `graph` itself is not changed.
+
+    Raises ConversionError if a pass has changed what the graph computes, on a few examples.
+    """
     result = copied(graph)
     for rewrite in PASSES:
-        rewrite(result.module)
+        try:
+            rewrite(result.module)
+        except OctavoError:
+            raise
+        except Exception as e:
+            raise ConversionError(
+                f"simplifying the graph failed in {rewrite.__name__}: {type(e).__name__}: {e}. "
+                "Check that the model runs as you mean it; if so, this is a fault of Octavo: "
+                "please report the model"
+            ) from e
         result.graph.eliminate_dead_code()
     result.module.recompile()
     checkpoint(result.module, "passes")
+    if reason := _difference(graph, result):
+        raise ConversionError(
+            f"simplifying the graph has changed what it computes: {reason}. This is a fault of "
+            "Octavo: please report the model"
+        )
     return result
+
+
+@torch.no_grad()
+def _difference(before: FloatGraph, after: FloatGraph) -> str:
+    """How the outputs differ, at the smallest and largest sizes known; an empty string if not."""
+    random = any(isinstance(n.target, OpOverload) and is_random(n) for n in before.graph.nodes)
+    examples = before.signature.examples(()) if before.signature and not random else []
+    for inputs in examples[:1] + examples[1:][-1:]:
+        try:
+            expected = before.module(*inputs)
+        except Exception:  # made from ranges alone, an example may not be a call it takes
+            continue
+        reason = difference(expected, after.module(*inputs), REWRITTEN)
+        if reason and not difference(expected, before.module(*inputs), REWRITTEN):
+            return reason  # and not of an operator that reads beyond the ends of its input
+    return ""

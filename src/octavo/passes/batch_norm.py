@@ -9,7 +9,14 @@ from ..graph.builder import NodeBuilder
 from ..graph.names import own_path
 from ..graph.notes import note_folded_batch_norm
 from ..graph.operators import is_operator, operator_of
-from ..graph.tensors import along, attribute, attribute_node, new_attribute, value_of
+from ..graph.tensors import (
+    along,
+    attribute,
+    attribute_node,
+    is_constant,
+    new_attribute,
+    value_of,
+)
 
 aten = torch.ops.aten
 
@@ -29,6 +36,8 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
         conv = node.args[0]
         if operator_of(conv).weight_axis is None or len(conv.users) != 1:
             continue
+        if not all(a is None or is_constant(a) for a in conv.args[1:3]):
+            continue  # computed from others of the model's tensors, as with weight normalization
         if is_operator(conv, "linear") and value_of(conv).dim() != 2:
             continue  # the channel axis of batch norm is 1, of linear the last
         key = tuple(

@@ -6,16 +6,18 @@ import torch
 from torch import fx
 
 from ..graph.builder import NodeBuilder
+from .aliases import rename_aliases
 
 aten = torch.ops.aten
 
 
 def canonicalize(module: fx.GraphModule) -> None:
-    """x * sigmoid(x) -> silu(x); relu6(x) -> hardtanh(x, 0, 6); addmm -> linear.
+    """concat -> cat; x * sigmoid(x) -> silu(x); relu6(x) -> hardtanh(x, 0, 6); addmm -> linear.
 
     The zeros that an average pool pads with and counts are padded before it: engines that pool
     integers would pad with the integer 0, which is not the number 0.
     """
+    rename_aliases(module)
     for node in module.graph.nodes:
         if node.target is aten.mul.Tensor and (x := _gated_by_itself(node)) is not None:
             node.target, node.args = aten.silu.default, (x,)
@@ -34,6 +36,20 @@ def canonicalize(module: fx.GraphModule) -> None:
                 emit = NodeBuilder(module.graph, node)
                 padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
             node.args = (padded, *node.args[1:3], [0] * spatial, *node.args[4:])
+        elif node.target in EMPTY:
+            _fill(node)
+        elif node.target in RANDOM:
+            # like `remove_in_place`, for operators whose out-of-place form has another name
+            node.target = RANDOM[node.target]
+            node.args[0].replace_all_uses_with(node, lambda user, node=node: user > node)
+
+
+def _fill(node: fx.Node) -> None:
+    """Zeros for memory that is returned as it was found: what the model computes is the same."""
+    zeros = node.target = EMPTY[node.target]
+    taken = [a for a in zeros._schema.arguments if not a.kwarg_only]
+    node.args = node.args[: len(taken)]  # sizes, without strides
+    node.kwargs = {k: v for k, v in node.kwargs.items() if k not in ("memory_format", "pin_memory")}
 
 
 def _is_linear(addmm: fx.Node) -> bool:
@@ -43,6 +59,17 @@ def _is_linear(addmm: fx.Node) -> bool:
     return constants and scales == (1, 1) and addmm.args[0].meta["val"].dim() == 1
 
 
+EMPTY: dict[Any, Any] = {
+    aten.empty.memory_format: aten.zeros.default,
+    aten.empty_permuted.default: aten.zeros.default,
+    aten.empty_strided.default: aten.zeros.default,
+    aten.empty_like.default: aten.zeros_like.default,
+    aten.new_empty.default: aten.new_zeros.default,
+}
+RANDOM: dict[Any, Any] = {
+    aten.bernoulli_.float: aten.bernoulli.p,
+    aten.normal_.default: aten.normal_functional.default,
+}
 # operator -> spatial dimensions
 AVERAGES = {aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2, aten.avg_pool3d.default: 3}
 

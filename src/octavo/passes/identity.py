@@ -7,10 +7,9 @@ from ..capture.inplace import mutates
 
 aten = torch.ops.aten
 
+DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 IDENTITIES = {
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
+    *DROPOUTS,
     aten.contiguous.default,
     aten.clone.default,
     aten.detach.default,
@@ -31,6 +30,8 @@ def remove_identities(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target in CHECKS:
             module.graph.erase_node(node)
+        elif node.target in DROPOUTS and any(node.args[2:]):
+            continue  # the model asked for it, as for Monte Carlo dropout
         elif node.target in IDENTITIES and not (stateful and node.target is aten.clone.default):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)

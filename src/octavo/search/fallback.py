@@ -7,22 +7,25 @@ or the number that a user's own evaluation returns.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import fx
+import numpy as np
+import torch
+from torch import fx, nn
 
 from ..calibrate.samples import Samples
 from ..config import Config
-from ..errors import CollapseWarning
+from ..errors import CollapseWarning, ConfigError
 from ..graph.names import module_path
 from ..metrics import Step
 from ..sites.sites import Sites
 from ..tune.tune import Tuned
 from .sensitivity import site_sensitivity
 
-Evaluate = Callable[[Callable[..., Any]], float]
+Evaluate = Callable[[nn.Module], Any]
 Compile = Callable[[fx.GraphModule], Callable[..., Any]]
 MAX_REVERTS = 8  # of the sites turned float, so many are tried as int8 again
 
@@ -35,6 +38,35 @@ class Goal:
     reason: str
 
 
+class Candidate(nn.Module):
+    """A compiled graph as `evaluate` gets it: a module in eval mode, on the CPU, as a user's is.
+
+    Evaluations call `model.eval()`, or ask `next(model.parameters())` for the device: it has one
+    parameter, which is empty, for these.
+    """
+
+    def __init__(self, compiled: Callable[..., Any]) -> None:
+        super().__init__()
+        self.compiled = compiled
+        self.on_cpu = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Called like the user's model."""
+        return self.compiled(*args, **kwargs)
+
+
+def check_evaluation(evaluate: Evaluate | None, max_drop: float) -> None:
+    """Raise ConfigError for an `evaluate` that is no function, or a `max_drop` below 0."""
+    if evaluate is not None and not callable(evaluate):
+        kind = type(evaluate).__name__
+        raise ConfigError(
+            f"evaluate is a {kind}: give a function that takes a model and returns a number"
+        )
+    if isinstance(max_drop, bool) or not isinstance(max_drop, int | float) or not max_drop >= 0:
+        raise ConfigError(f"max_drop={max_drop!r}: a number, 0 or more, is needed")
+
+
 def goals_of(
     config: Config,
     evaluate: Evaluate | None,
@@ -42,20 +74,42 @@ def goals_of(
     compile: Compile,
     float_module: fx.GraphModule,
 ) -> list[Goal]:
-    """The goals that the settings and the user's evaluation set, in the order to reach them."""
+    """The goals that the settings and the user's evaluation set, in the order to reach them.
+
+    Raises ConfigError where the evaluation returns anything but a number, which for the float model
+    must be finite. A quantized model whose number is NaN does not reach the goal.
+    """
     name = "target_sqnr" if config.target_sqnr > config.min_sqnr else "min_sqnr"
     least = getattr(config, name)
     reached = f"for the output's SQNR to reach {name}={least:g} dB"
-    goals = [Goal(lambda result: result.output.sqnr >= least, reached)]
+    goals = [Goal(lambda result: least == 0 or result.output.sqnr >= least, reached)]
+    check_evaluation(evaluate, max_drop)
     if evaluate is not None:
-        worst = float(evaluate(compile(float_module))) - max_drop
+        worst = _evaluated(evaluate, compile(float_module)) - max_drop
+        if not math.isfinite(worst):
+            raise ConfigError(
+                "evaluate must return one number, higher is better; it returned "
+                f"{worst + max_drop} for the float model"
+            )
         goals.append(
             Goal(
-                lambda result: float(evaluate(compile(result.emission.module))) >= worst,
+                lambda result: _evaluated(evaluate, compile(result.emission.module)) >= worst,
                 f"for evaluate(model) to drop by no more than max_drop={max_drop:g}",
             )
         )
     return goals
+
+
+def _evaluated(evaluate: Evaluate, compiled: Callable[..., Any]) -> float:
+    """What a user's evaluation returns, one number of Python's, numpy's or in a tensor."""
+    value = evaluate(Candidate(compiled))
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
+        value = value.item()
+    if not isinstance(value, int | float):
+        raise ConfigError(
+            f"evaluate must return one number, higher is better; it returned {repr(value)[:200]}"
+        )
+    return float(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ from functools import cached_property
 
 from torch import fx
 
+from ..graph.operators import is_operator
 from ..graph.qparams import ACTIVATION, QSpec
 from .rules.base import Context
+
+CLIPS = ("relu", "hardtanh", "clamp", "clamp_min")
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Demand:
     parents: union-find over values that share scale and zero_point; see `group_of`.
     may_be_signed: values that only matrix products read, which take int8 as well as uint8:
         OpenVINO adds to and convolves int8 activations less reliably.
-    hints: convolution outputs that only float operators read, before integers again:
-        engines whose kernels return integers only may round them.
+    hints: convolution outputs that only float operators read, before integers again, and those
+        before an activation of the same site, unless it clips: engines whose kernels return
+        integers only may round them.
     """
 
     specs: Mapping[fx.Node, QSpec]
@@ -88,8 +92,14 @@ def _hints(
     specs: Mapping[fx.Node, QSpec],
     inputs: Mapping[fx.Node, tuple[fx.Node, ...]],
 ) -> frozenset[fx.Node]:
-    """The outputs of int8 convolutions that only float operators read, all before integers."""
-    found: set[fx.Node] = set()
+    """The outputs of int8 convolutions before float operators, or before an activation.
+
+    Those that only float operators read, all before integers; and what an activation of the same
+    site reads, except for a clip, which the ends of the integers do as well.
+    """
+    rules = [context.rule_of(n) for n in inputs]
+    activated = [r for r in rules if r is not None and r.accumulator and len(r.nodes) > 1]
+    found = {r.operator for r in activated if not is_operator(r.root, *CLIPS)}
     leads_on: set[fx.Node] = set()
     for node in reversed(context.module.graph.nodes):
         rule = context.rule_of(node)

@@ -136,11 +136,6 @@ class Sites(Mapping[fx.Node, Site]):
         found = (self.rules[root] for root in self.demand.inputs)
         return [rule for rule in found if isinstance(rule, Weighted)]
 
-    @property
-    def batched(self) -> bool:
-        """Whether the layers are called on batches, not on single samples without one."""
-        return all(rule.has_batch for rule in self.weighted())
-
     def verdict(self, node: fx.Node) -> tuple[str, str]:
         """("int8", "") or ("float", the reason), of a site or of a node outside of all sites."""
         if node in self:

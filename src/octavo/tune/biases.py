@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from ..convert import Emission
 from ..errors import ConversionError
+from ..graph import ops
 from ..graph.names import describe, own_path
 from ..graph.operators import operator_of, output_axis
 from ..graph.tensors import along, attribute, is_constant, new_attribute
@@ -72,12 +73,14 @@ def _find_shift(
     A few outliers, such as one clipped value in each sample, can shift a mean that suits no other
     value: a channel stays as it is if its mean absolute error would grow.
     """
-    values = runner.values(operator)
+    hints = [n for n in operator.users if n.target is ops.requantize_hint and root is not operator]
+    read = hints[0] if hints else operator  # what the activation reads: the same values
+    values = runner.values(read)
     rank = values[0].dim()
     axis = output_axis(operator)
 
     def shifted(shift: Tensor) -> Tensor:
-        runner.replace(operator, [v + along(shift, axis, rank) for v in values])
+        runner.replace(read, [v + along(shift, axis, rank) for v in values])
         if root is not operator:
             runner.run(root)
         return _means(operator, runner.values(root))

@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 import octavo
 from networks import NETWORKS, images
-from octavo.engines.onnx.graph import ACTIVATIONS, _domain, to_qdq
+from octavo.engines.onnx.activations import ACTIVATIONS
+from octavo.engines.onnx.activations import domain as find_domain
+from octavo.engines.onnx.graph import to_qdq
 from octavo.graph import ops
 from octavo.graph.tensors import attribute
 
@@ -21,7 +23,7 @@ aten = torch.ops.aten
 
 def domain(operator, low, high):
     step = (high - low) / 255
-    return _domain(SimpleNamespace(target=operator, args=(None,), kwargs={}), low, high, step)
+    return find_domain(SimpleNamespace(target=operator, args=(None,), kwargs={}), low, high, step)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +182,60 @@ def test_every_operator_in_onnx_runtime_is_within_a_step_of_pytorchs(name, quant
     assert (differences > 0).float().mean() < 0.01  # of values halfway between two integers
     for e, r in zip(expected, results, strict=False):
         torch.testing.assert_close(r, e, rtol=1e-4, atol=1e-4)
+
+
+class Split(nn.Module):
+    """A split of what several operators, a constant or a number make in float."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.a, self.b = kind, nn.Linear(8, 16), nn.Linear(8, 16)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        y = {
+            "cat": lambda: torch.cat([a, b], 1).softmax(1),
+            "stack": lambda: torch.stack([a, b], 1).softmax(1).flatten(1),
+            "where": lambda: torch.where(a > 0, a, b),
+            "full": lambda: torch.full((x.shape[0], 16), 2.0).exp(),
+            "division": lambda: 1.0 / a.exp(),
+            "integers": lambda: a,
+        }[self.kind]()
+        p, q = y.chunk(2, 1)
+        return self.a(p[:, :8]) * q[:, :1] if self.kind == "integers" else p * q
+
+
+@pytest.mark.parametrize("kind", ["cat", "stack", "where", "full", "division", "integers"])
+def test_a_split_of_anything(kind):
+    torch.manual_seed(0)
+    q = octavo.quantize(Split(kind).eval(), torch.randn(16, 8), config="fast")
+    x = torch.randn(3, 8)
+    assert octavo.sqnr(q(x), q.compile("onnxruntime")(x)) > 50
+
+
+class Chosen(nn.Module):
+    """A convolution whose output is compared, in float, before the next one reads it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.a, self.b = kind, nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        if self.kind == "compared":
+            y = y * (y.sigmoid() > 0.5)
+        if self.kind == "sorted":
+            y = y.sort(1)[0]
+        return self.b(y.softmax(1))
+
+
+@pytest.mark.parametrize(("kind", "rounded"), [("compared", 0), ("sorted", 1), ("plain", 1)])
+def test_what_is_compared_is_not_rounded(kind, rounded):
+    torch.manual_seed(0)
+    q = octavo.quantize(Chosen(kind).eval(), torch.randn(8, 3, 6, 6), config="fast")
+    assert len(q.graph.find_nodes(op="call_function", target=ops.requantize_hint)) == 1
+    before, after = (
+        len(g.graph.find_nodes(op="call_function", target=ops.quantize))
+        for g in (q.graph_module, to_qdq(q.graph_module))
+    )
+    assert after == before + rounded

@@ -60,4 +60,4 @@ def test_a_model_that_openvino_does_not_compile(residual, monkeypatch):
 
     monkeypatch.setattr(CompiledModel, "_compile", fail)
     with pytest.raises(EngineError, match="cannot compile this model: no kernel"):
-        residual.compile()(images(1))
+        residual.compile(check=False)(images(1))

@@ -43,5 +43,5 @@ class Spectrum(nn.Module):
 
 
 def test_a_graph_that_neither_converts():
-    with pytest.raises(EngineError, match="OpenVINO cannot convert this model"):
+    with pytest.raises(EngineError, match=r"OpenVINO cannot run node .*fft"):
         build(*capture(Spectrum(), (torch.rand(2, 8),)))

@@ -4,12 +4,10 @@ import torch
 from torch import nn
 
 import octavo
-from networks import images
-from octavo import EngineError
 from octavo.capture.export import capture
-from octavo.engines.openvino.compiled import CompiledModel
-from octavo.engines.openvino.frontend import convert_by_frontend, fake_quantized
-from octavo.graph import ops
+from octavo.engines.openvino.frontend import OperatorConverter, splice, symbolic_values
+
+aten = torch.ops.aten
 
 
 class Sorted(nn.Module):
@@ -17,40 +15,16 @@ class Sorted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.fc = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+        self.a, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
 
     def forward(self, x):
-        x = self.b(nn.functional.max_pool2d(self.a(x).relu(), 2))
-        return self.fc(x.mean((2, 3)).sort(-1)[0])
+        values, order = self.fc(self.a(x).relu().mean((2, 3))).sort(-1)
+        return values, order
 
 
-def test_fake_quantized_floats_take_the_place_of_integers():
-    q, x = octavo.quantize(Sorted(), [images(4) for _ in range(4)]), images(3)
-    module = fake_quantized(q.graph_module)
-    targets = [n.target for n in module.graph.nodes]
-    assert not set(targets) & set(ops.ALL)
-    quantizes = len(q.graph.find_nodes(op="call_function", target=ops.quantize))
-    # the one after the max pool restores the integers before it
-    assert targets.count(torch.ops.octavo.fake_quantize.default) == quantizes - 1
-    assert q.graph.find_nodes(op="call_function", target=ops.quantize)  # the model is left alone
-    built = convert_by_frontend(q.graph_module, q.signature)
-    fast = CompiledModel(openvino.Core(), built, q.signature, {"INFERENCE_PRECISION_HINT": "f32"})
-    assert octavo.sqnr(q(x), fast(x)) > 35
-
-
-class Long(nn.Module):
-    """Takes no fewer than 40 values."""
-
-    def forward(self, x):
-        torch._check(x.shape[1] >= 40)
-        return x[:, 20:].sort(-1)[0]
-
-
-def test_a_length_that_the_model_takes_is_found():
-    net, x = Long(), torch.rand(3, 50)
-    graph, signature = capture(net, (x,), others=[((torch.rand(3, 60),), {})])
-    assert signature.inputs[0][1] == (None, None)
-    assert convert_by_frontend(graph, signature).get_parameters()
+class Unread(nn.Module):
+    def forward(self, x, unread):
+        return nn.functional.softplus(x, 2, 20)
 
 
 class Spectrum(nn.Module):
@@ -58,6 +32,58 @@ class Spectrum(nn.Module):
         return torch.fft.fft(x).real
 
 
-def test_what_the_frontend_does_not_convert_is_in_the_message():
-    with pytest.raises(EngineError, match=r"(?s)cannot convert this model: .*fft"):
-        convert_by_frontend(*capture(Spectrum(), (torch.rand(2, 8),)))
+def converted(net, *inputs, packet):
+    graph, signature = capture(net.eval(), inputs)
+    converter = OperatorConverter(graph, signature)
+    node = next(n for n in graph.graph.nodes if getattr(n.target, "overloadpacket", None) is packet)
+    return converter, node
+
+
+def test_an_operator_alone_is_converted_with_free_sizes():
+    converter, node = converted(Sorted(), torch.rand(4, 3, 8, 8), packet=aten.sort)
+    model = converter.convert(node)
+    assert converter.is_list(node) and len(model.outputs) == 2
+    assert model.get_parameters()[0].get_partial_shape()[0].is_dynamic
+    x = torch.rand(7, 5)
+    values, order = openvino.Core().compile_model(model, "CPU")([x.numpy()]).to_tuple()
+    torch.testing.assert_close(torch.from_numpy(values), x.sort(-1)[0])
+    assert torch.equal(torch.from_numpy(order), x.sort(-1)[1])
+
+
+def test_it_is_spliced_into_other_models():
+    converter, node = converted(Unread(), torch.randn(4, 6), torch.rand(4, 2), packet=aten.softplus)
+    model = converter.convert(node)
+    parameter = openvino.opset15.parameter([-1, 6], openvino.Type.f32)
+    (output,) = splice(model, [openvino.opset15.add(parameter, parameter).output(0)])
+    whole = openvino.Core().compile_model(openvino.Model([output], [parameter], "test"), "CPU")
+    x = torch.randn(3, 6)
+    got = torch.from_numpy(whole([x.numpy()]).to_tuple()[0])
+    torch.testing.assert_close(got, nn.functional.softplus(2 * x, 2, 20), atol=1e-5, rtol=1e-4)
+
+
+def test_what_the_frontend_does_not_know_or_gets_wrong_is_not_converted(monkeypatch):
+    converter, node = converted(Spectrum(), torch.rand(2, 8), packet=aten.fft_fft)
+    assert converter.convert(node) is None
+    converter, node = converted(Unread(), torch.randn(4, 6), torch.rand(4, 2), packet=aten.softplus)
+    monkeypatch.setattr("octavo.engines.openvino.frontend.difference", lambda *args: "numbers")
+    assert converter.convert(node) is None
+
+
+@pytest.mark.parametrize("net", [Sorted, Unread])
+def test_such_models_run_in_openvino_alone(net):
+    shapes = [(4, 3, 8, 8)] if net is Sorted else [(4, 6), (4, 2)]
+    data = [tuple(torch.randn(s) for s in shapes) for _ in range(4)]
+    q = octavo.quantize(net().eval(), data, config="fast")
+    fast = q.compile()
+    assert fast.in_pytorch == ()
+    for batch in (1, 5):
+        call = [torch.randn(batch, *s[1:]) for s in shapes]
+        expected, got = q(*call), fast(*call)
+        assert octavo.sqnr(expected, got) > 30
+
+
+def test_symbolic_values_name_the_free_sizes():
+    graph, signature = capture(nn.Linear(4, 2).eval(), (torch.rand(3, 4),))
+    (output,) = graph.graph.output_node().args[0]
+    shape = symbolic_values(graph, signature)[output].shape
+    assert isinstance(shape[0], torch.SymInt) and shape[1] == 2

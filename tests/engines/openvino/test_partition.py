@@ -146,7 +146,7 @@ def test_int8_layers_are_openvinos_integer_kernels(name):
         layer.get_rt_info()
         for segment in fast.segments
         if segment.compiled is not None
-        for model in segment.compiled.by_shape.values()
+        for model in [*segment.compiled.by_shape.values()][-1:]
         for layer in model.get_runtime_model().get_ordered_ops()
     ]
     kinds = [
@@ -201,21 +201,21 @@ def refuse(*_):
 
 
 def test_a_segment_that_cannot_be_built_runs_in_pytorch(fnet, monkeypatch):
-    monkeypatch.setattr(openvino_partition, "build", refuse)
+    monkeypatch.setattr(openvino_partition.CompiledModel, "run", refuse)
     fast, x = compiled(fnet), torch.randn(3, 10, 16)
     assert {"a/linear", "c/linear_2"} < set(fast.in_pytorch)
     assert torch.equal(fast(x), fnet(x))
 
 
 def test_a_segment_that_cannot_be_compiled_runs_in_pytorch(fnet, monkeypatch):
-    fast, x = compiled(fnet), torch.randn(3, 10, 16)
+    fast, x = compiled(fnet), torch.randn(5, 10, 16)
     monkeypatch.setattr(CompiledModel, "compiled", refuse)
     assert torch.equal(fast(x), fnet(x))
     assert {"a/linear", "c/linear_2"} < set(fast.in_pytorch)
 
 
 def test_a_graph_whose_shapes_cannot_be_told_runs_in_pytorch(fnet, monkeypatch):
-    monkeypatch.setattr(openvino_partition, "examples", lambda signature: ())
+    monkeypatch.setattr("octavo.engines.openvino.frontend.examples", lambda signature: ())
     fast, x = compiled(fnet), torch.randn(3, 10, 16)
     assert {"a/linear", "fft_fft2", "c/linear_2"} < set(fast.in_pytorch)
     assert torch.equal(fast(x), fnet(x))

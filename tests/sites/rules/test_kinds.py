@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 import octavo
 from octavo.graph import ops
@@ -57,7 +57,35 @@ THROUGH = {
     "expand": lam(lambda x: x[:, :, :1].expand(-1, -1, 5, -1)),
     "pixel_shuffle": lam(lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, 2), 2)),
     "unbind": lam(lambda x: torch.stack(x.unbind(2)[:2], 2).reshape(x.shape[0], 8, 2, 8)),
+    "reshape_as": lam(lambda x: x.flatten(1).reshape_as(x)),
+    "ravel": lam(lambda x: x.ravel().reshape(-1, 8, 8, 8)),
+    "unfold": lam(lambda x: x.unfold(2, 4, 3).flatten(3)),
+    "index": lam(lambda x: x[:, [3, 1, 2, 0, 7, 6, 5, 5]]),
+    "index of two": lam(lambda x: x[:, :, [[0, 3], [2, 1]], [[1], [5]]]),
+    "gather": lam(lambda x: x.gather(3, PICKED.expand(x.shape[0], 8, 8, 3))),
+    "take": lam(lambda x: x.take(PICKED.expand(x.shape[0], 8, 8, 3))),
+    "take_along_dim": lam(lambda x: x.take_along_dim(PICKED, 3)),
+    "upsample_nearest-exact": lam(lambda x: F.interpolate(x, size=(11, 5), mode="nearest-exact")),
+    "upsample_nearest-exact 1d": lam(
+        lambda x: F.interpolate(x.flatten(2), scale_factor=2, mode="nearest-exact").unsqueeze(3)
+    ),
+    "pad replicate": lam(lambda x: F.pad(x.flatten(2), (1, 2), mode="replicate").unsqueeze(3)),
+    "pad reflect 3d": lam(
+        lambda x: F.pad(x.unsqueeze(1), (1, 1, 0, 2, 1, 1), mode="reflect")[:, 0, 1:-1]
+    ),
+    "im2col": lam(lambda x: F.unfold(x, 2, stride=2)[:, ::4].unsqueeze(3)),
+    "tril": lam(lambda x: x.tril(1)),
+    "triu": lam(lambda x: x.triu()),
+    "amax": lam(lambda x: x.amax((2, 3), keepdim=True)),
+    "amin": lam(lambda x: x.amin(3, keepdim=True)),
 }
+PICKED = torch.randint(0, 8, (1, 1, 1, 3))
+
+
+def zero(parts, q, scale):
+    """The zero_point that goes with a scale."""
+    node = next(n for n in q.graph.nodes if n.target is ops.quantize and n.args[1] is scale)
+    return parts.env[node.args[2]]
 
 
 @pytest.mark.parametrize("kind", THROUGH)
@@ -65,11 +93,18 @@ def test_integers_pass_through(kind):
     net = nn.Sequential(nn.Conv2d(3, 8, 1), THROUGH[kind], nn.Conv2d(8, 4, 1))
     x = torch.randn(4, 3, 8, 8)
     q = quantize(net, x)
-    if kind != "unbind":  # stack has no rule
-        assert {r.precision for r in q.report().rows} == {"int8"}
-        assert len([n for n in q.graph.nodes if n.target is ops.quantize]) <= 3
-        scales = [n.args[1] for n in q.graph.nodes if n.target is ops.quantize]
-        assert len(set(scales)) == 2  # the input's and the first convolution's
+    moved = [r for r in q.report().rows if r.operator != "expand" or r.precision == "int8"]
+    assert {r.precision for r in moved} == {"int8"}  # the other expands are of indices
+    scales = [n.args[1] for n in q.graph.nodes if n.target is ops.quantize]
+    assert len(set(scales)) == 2  # the input's and the first convolution's
+    # exact: the same values as when the operator moves floats and they are rounded before it
+    first, last = (n for n in q.graph.nodes if n.target is torch.ops.aten.conv2d.default)
+    parts = fx.Interpreter(q.graph_module, garbage_collect_values=False)
+    parts.run(x)
+    rounded = parts.env[first] / parts.env[scales[1]]
+    rounded = (rounded.round() + zero(parts, q, scales[1])).clamp(0, 255)
+    rounded = (rounded - zero(parts, q, scales[1])) * parts.env[scales[1]]
+    torch.testing.assert_close(parts.env[last.args[0]], net[1](rounded), rtol=1e-6, atol=1e-6)
     assert octavo.sqnr(net(x), q(x)) > 30
     assert octavo.sqnr(q(x), q.compile()(x)) > 40
 

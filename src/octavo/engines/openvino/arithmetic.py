@@ -1,6 +1,6 @@
 """The table's entries for arithmetic, types, activations and normalization."""
 
-import operator
+import math
 from typing import Any
 
 import numpy as np
@@ -8,20 +8,18 @@ import openvino.opset15 as ov
 import torch
 from openvino import Output, Type
 
+from .sizes import floor_quotient
 from .table import TABLE, Unsupported, lowers
 from .values import cast, like, pair, rank, scalar, torch_type
 
 # Names that OpenVINO shares: of operators on two operands, on one, and on truth values.
 TWO = ("maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor")
-ONE = (
-    *("relu", "sigmoid", "tanh", "mish", "exp", "log", "sqrt", "floor", "bitwise_not"),
-    *("erf", "sin", "cos"),
-)
+ONE = ("relu", "floor", "bitwise_not")
+REAL = ("sigmoid", "tanh", "mish", "exp", "log", "sqrt", "erf", "sin", "cos")
 LOGICAL = ("logical_and", "logical_or", "logical_xor", "logical_not")
 BINARY = {name: getattr(ov, name) for name in TWO} | {
     "mul": ov.multiply,
     "pow": ov.power,
-    "remainder": ov.floor_mod,
     "eq": ov.equal,
     "ne": ov.not_equal,
     "lt": ov.less,
@@ -40,13 +38,15 @@ UNARY = {name: getattr(ov, name) for name in ONE} | {
     "abs": ov.absolute,
     "ceil": ov.ceiling,
 }
+UNARY_REAL = {name: getattr(ov, name) for name in REAL}  # of integers too, they give real numbers
+SMALL = (torch.uint8, torch.int8, torch.int16)
 POWERS = {"rsqrt": -0.5, "reciprocal": -1.0}
-SIZES = {  # of numbers, where both are known
-    operator.add: ov.add,
-    operator.sub: ov.subtract,
-    operator.mul: ov.multiply,
-    operator.mod: ov.floor_mod,
-}
+
+
+def _as_real(x: Output) -> Output:
+    return x if x.get_element_type().is_real() else cast(x, torch.float32)
+
+
 for _name, _fn in BINARY.items():
     lowers(_name)(lambda a, b, _fn=_fn: _fn(*pair(a, b)))
 for _name, _fn in UNARY.items():
@@ -54,8 +54,10 @@ for _name, _fn in UNARY.items():
 for _name in LOGICAL:
     _fn = getattr(ov, _name)
     lowers(_name)(lambda *values, _fn=_fn: _fn(*(cast(v, torch.bool) for v in values)))
+for _name, _fn in UNARY_REAL.items():
+    lowers(_name)(lambda x, _fn=_fn: _fn(_as_real(x)))
 for _name, _power in POWERS.items():
-    lowers(_name)(lambda x, _power=_power: ov.power(x, like(_power, x)))
+    lowers(_name)(lambda x, _power=_power: ov.power(y := _as_real(x), like(_power, y)))
 for _name, _fn in (("add", ov.add), ("sub", ov.subtract)):
 
     @lowers(_name)
@@ -64,17 +66,9 @@ for _name, _fn in (("add", ov.add), ("sub", ov.subtract)):
         return _fn(a, b if alpha == 1 else ov.multiply(b, like(alpha, b)))
 
 
-for _python, _fn in SIZES.items():
-
-    @lowers(_python)
-    def _size(a: Any, b: Any, _fn: Any = _fn, _python: Any = _python) -> Any:
-        known = isinstance(a, int) and isinstance(b, int)
-        return _python(a, b) if known else _fn(*pair(a, b))
-
-
 @lowers("rsub")
 def _rsub(a: Output, b: Any, alpha: Any = 1) -> Any:
-    return TABLE[torch.ops.aten.sub](like(b, a), a, alpha)
+    return TABLE[torch.ops.aten.sub](b, a, alpha)
 
 
 @lowers("div")
@@ -84,19 +78,37 @@ def _div(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         return _floor_divide(a, b)
     if rounding_mode is not None:
         raise Unsupported(f"division rounded by {rounding_mode}")
-    if a.get_element_type().is_integral():
-        a, b = cast(a, torch.float32), cast(b, torch.float32)
-    return ov.divide(a, b)
+    return ov.divide(_as_real(a), _as_real(b))
 
 
-@lowers("floor_divide", operator.floordiv)
+@lowers("floor_divide")
 def _floor_divide(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, int):
-        return a // b
     a, b = pair(a, b)
-    if a.get_element_type().is_real():
-        return ov.floor(ov.divide(a, b))
-    return ov.divide(ov.subtract(a, ov.floor_mod(a, b)), b)  # divide truncates integers
+    return _floor_and_rest(a, b)[0] if a.get_element_type().is_real() else floor_quotient(a, b)
+
+
+@lowers("remainder")
+def _remainder(a: Any, b: Any) -> Any:
+    a, b = pair(a, b)
+    return _floor_and_rest(a, b)[1] if a.get_element_type().is_real() else ov.floor_mod(a, b)
+
+
+def _floor_and_rest(a: Output, b: Output) -> tuple[Any, Any]:
+    """floor(a / b) and what it leaves of a.
+
+    1 / 0.1 is 10 in float32, although 0.1 is a little more than a tenth there: PyTorch's quotient
+    is 9. So the quotient is multiplied by b again, in two halves, whose products are exact.
+    """
+    quotient = ov.floor(ov.divide(a, b))
+    large = ov.multiply(b, like(4097.0, b))
+    high = ov.subtract(large, ov.subtract(large, b))
+    rest = ov.subtract(a, ov.multiply(quotient, high))
+    rest = ov.subtract(rest, ov.multiply(quotient, ov.subtract(b, high)))
+    zero = like(0.0, a)
+    opposite = ov.logical_xor(ov.less(rest, zero), ov.less(b, zero))
+    too_large = ov.logical_and(opposite, ov.not_equal(rest, zero))
+    less = ov.subtract(quotient, like(1.0, a))
+    return ov.select(too_large, less, quotient), ov.select(too_large, ov.add(rest, b), rest)
 
 
 # ---- types
@@ -107,6 +119,8 @@ def _to(x: Output, *options: Any, dtype: torch.dtype | None = None, **_: Any) ->
     for value in options:  # a device, flags, a type; or a tensor, for type_as and to.other
         dtype = torch_type(value) if isinstance(value, Output) else dtype
         dtype = value if isinstance(value, torch.dtype) else dtype
+    if dtype in SMALL and x.get_element_type().is_real():
+        raise Unsupported(f"conversion of real numbers to {dtype}, which PyTorch wraps around")
     return x if dtype is None else cast(x, dtype)
 
 
@@ -115,12 +129,11 @@ def _to(x: Output, *options: Any, dtype: torch.dtype | None = None, **_: Any) ->
 
 @lowers("clamp", "hardtanh", "clamp_min")
 def _clamp(x: Output, low: Any = None, high: Any = None) -> Any:
-    if isinstance(low, Output) or isinstance(high, Output):
-        for bound, limit in ((low, ov.maximum), (high, ov.minimum)):
-            x = x if bound is None else limit(x, like(bound, x)).output(0)
-        return x
-    largest = float(np.finfo(np.float32).max)
-    return ov.clamp(x, -largest if low is None else low, largest if high is None else high)
+    if x.get_element_type().is_real() and not any(isinstance(b, Output) for b in (low, high)):
+        return ov.clamp(x, -math.inf if low is None else low, math.inf if high is None else high)
+    for bound, limit in ((low, ov.maximum), (high, ov.minimum)):
+        x = x if bound is None else limit(*pair(x, bound)).output(0)
+    return x
 
 
 lowers("clamp_max")(lambda x, high: _clamp(x, None, high))
@@ -137,9 +150,11 @@ def _elu(x: Output, alpha: float = 1.0, scale: float = 1.0, input_scale: float =
 
 @lowers("softplus")
 def _softplus(x: Output, beta: float = 1, threshold: float = 20) -> Any:
-    if beta != 1:
-        raise Unsupported("softplus with beta")
-    return ov.softplus(x)
+    if threshold < 20:  # above 20 the two agree
+        raise Unsupported("softplus with a low threshold")
+    if beta == 1:
+        return ov.softplus(x)
+    return ov.divide(ov.softplus(ov.multiply(x, like(float(beta), x))), like(float(beta), x))
 
 
 @lowers("gelu")
@@ -148,7 +163,11 @@ def _gelu(x: Output, approximate: str = "none") -> Any:
 
 
 for _name, _fn in (("softmax", ov.softmax), ("log_softmax", ov.log_softmax)):
-    lowers(_name, f"_{_name}")(lambda x, dim, dtype=None, _fn=_fn: _fn(x, dim % rank(x)))
+
+    @lowers(_name, f"_{_name}")
+    def _softmax(x: Output, dim: int, dtype: Any = None, _fn: Any = _fn) -> Any:
+        x = cast(x, dtype) if isinstance(dtype, torch.dtype) else x
+        return _fn(x, dim % rank(x))
 
 
 # ---- normalization and matrix products

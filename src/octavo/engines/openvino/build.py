@@ -1,14 +1,17 @@
 """A quantized graph as an openvino.Model, one operator at a time."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import openvino
 import openvino.opset15 as ov
 import torch
+import torch.utils._pytree as pytree
 from openvino import Output
 from torch import Tensor, fx
+from torch._ops import OpOverloadPacket
 
 from ...capture.signature import Signature
 from ...graph import ops
@@ -16,26 +19,43 @@ from ...graph.names import describe, full_name
 from ...graph.operators import operator_of
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
-from . import arithmetic, masks, shapes  # noqa: F401  (they enter operators in the table)
+from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
+from .faults import doubles_scale, forgets_sign, joins_sequence, loses_bound
+from .frontend import OperatorConverter, splice
+from .shapes import size_of
+from .sizes import Real
 from .table import TABLE, Unsupported
-from .values import each, rank
+from .values import each, ints, rank, scalar
 
 aten = torch.ops.aten
+Rows = tuple[Output, list[int] | None]
 
 
 class Builder:
     """Walks the graph once; `values` holds the OpenVINO value of each node.
 
     OpenVINO fuses operators into a linear layer only if its input has three dimensions. So a
-    linear layer with more of them reads its input as `rows`, (N, all sizes between, C). The
-    elementwise operators and linear layers after it read its output as rows, too. `rows` also
-    holds the sizes between, which restore the shape.
+    linear layer (or product with a matrix) with more of them reads its input as `rows`, (N, all
+    sizes between, C). The elementwise operators and linear layers after it read its output as rows,
+    too. `rows` also holds the sizes between, which restore the shape.
+
+    A linear layer of two dimensions reads rows, (1, N, C), unless it `joins_sequence`: see there.
+
+    converter: for operators outside the table; `originals` are its nodes, for those of the graph
+        where that is part of another.
     """
 
-    def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        signature: Signature,
+        converter: OperatorConverter | None = None,
+        originals: Mapping[fx.Node, fx.Node] | None = None,
+    ) -> None:
         self.module, self.signature = module, signature
+        self.converter, self.originals = converter, originals or {}
         self.values: dict[fx.Node, Any] = {}
-        self.rows: dict[fx.Node, tuple[Output, list[int]]] = {}
+        self.rows: dict[fx.Node, Rows] = {}
 
     def build(self) -> openvino.Model:
         """The whole model; Unsupported, naming the node, for an operator outside the table."""
@@ -46,10 +66,31 @@ class Builder:
                 parameters.append(self.parameter(*next(inputs), node.name))
                 self.values[node] = parameters[-1].output(0)
             elif node.op == "call_function":
-                self.values[node] = self.by_rows(node) or self.call(node)
+                self.values[node] = self.lower(node)
             elif node.op == "output":
                 results = [self.result(v) for v in node.args[0]]
         return openvino.Model(results, parameters, "octavo")
+
+    def lower(self, node: fx.Node) -> Any:
+        """The value of a node: from the table, or else as the frontend converts it alone."""
+        try:
+            return self.by_rows(node) or self.call(node)
+        except Unsupported as e:
+            converted = self.converted(node)
+            if converted is None:
+                raise Unsupported(str(e), node) from e
+            return converted
+
+    def converted(self, node: fx.Node) -> Any:
+        """The output, or list of outputs, of a node that the table lacks; None if it stays so."""
+        original = self.originals.get(node, node)
+        model = self.converter.convert(original) if self.converter else None
+        if self.converter is None or model is None:
+            return None
+        known = {self.originals.get(n, n): n for n in self.module.graph.nodes}
+        values = [self.load(known[n]) for n in self.converter.inputs(original)]
+        outputs = splice(model, values)
+        return outputs if self.converter.is_list(original) else outputs[0]
 
     def parameter(self, dtype: str, shape: tuple[int | None, ...], name: str) -> Any:
         """A model input."""
@@ -78,10 +119,11 @@ class Builder:
         return ov.constant(array, shared_memory=False).output(0)
 
     def by_rows(self, node: fx.Node) -> Output | None:
-        """Lower a linear layer, or an operator that reads rows, to rows; None for any other."""
+        """Lower a product with a matrix, or an operator that reads rows, to rows; else None."""
         source: Any = node.args[0] if node.args else None
-        if getattr(node.target, "overloadpacket", None) is aten.linear:
-            known = self.rows.get(source) or _as_rows(self.load(source))
+        target = getattr(node.target, "overloadpacket", None)
+        if target is aten.linear or (target is aten.matmul and self.is_matrix(node.args[1])):
+            known = self.rows.get(source) or _as_rows(self.load(source), joins_sequence(node))
         else:
             known = self.rows.get(source) if _is_elementwise(node) else None
         if known is None:
@@ -89,8 +131,15 @@ class Builder:
         rows, between = known
         output = self.call(node, rows)
         self.rows[node] = output, between
+        if between is None:  # not a Reshape, with which OpenVINO takes all of it back
+            return ov.squeeze(output, np.array([0], np.int64)).output(0)
         width = output.get_partial_shape()[2].get_length()
         return ov.reshape(output, [0, *between, width], True).output(0)
+
+    def is_matrix(self, node: Any) -> bool:
+        """Whether a value has two dimensions."""
+        value = self.load(node)
+        return isinstance(value, Output) and rank(value) == 2
 
     def call(self, node: fx.Node, *given: Output) -> Any:
         """Lower one operator; `given`, if any, takes the place of its first argument."""
@@ -105,24 +154,33 @@ class Builder:
             return first[0]  # the value has stayed float
         if (q := Quantize.of(self.module, node)) is not None:
             return self.fake_quantize(q, *first)
-        if target in WEIGHTED:
-            lower = WEIGHTED[target]
-            args, kwargs = (self, *first, *node.args[1:]), node.kwargs
-        else:
-            lower = TABLE[target]
-            rest, kwargs = fx.map_arg((node.args[1:], node.kwargs), self.load)
-            args = (*first, *rest)
+        own = 3 if target in WEIGHTED else 1  # weight and bias are read from the graph
+        rest, kwargs = fx.map_arg((node.args[own:], node.kwargs), self.load)
+        args = (*first, *node.args[1:own], *rest)
+        if isinstance(target, OpOverloadPacket):
+            args, kwargs = pytree.tree_map_only(Real, Real.as_float, (args, kwargs))
+        alone = target in CONVOLUTIONS and doubles_scale(node)
+        if target in (aten.mul, aten.div, aten.neg) and forgets_sign(node, args):
+            alone, args = True, tuple(map(_apart, args))
+        lower = TABLE.get(target) or functools.partial(WEIGHTED[target], self)
         try:
-            return self.named(lower(*args, **kwargs), node)
-        except (RuntimeError, TypeError, OverflowError) as e:  # raised by openvino and numpy
+            value = self.named(lower(*args, **kwargs), node)
+        # raised by openvino, by numpy, and by entries for arguments that they do not take
+        except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError) as e:
             raise Unsupported(f"{describe(node)}: {e}") from e
+        return _apart(value) if alone else value
 
     def fake_quantize(self, q: Quantize, x: Output) -> Output:
         """A FakeQuantize, which OpenVINO turns into integers; x itself where it is not needed."""
         if q.node.target is ops.requantize_hint or q.is_redundant_requantize:
             return x
-        low, high = (self.constant(b.float()) for b in q.bounds)
-        return self.named(ov.fake_quantize(x, low, high, low, high, q.levels), q.node)
+        bounds = [b.float() for b in q.bounds]
+        low, high = (self.constant(b) for b in bounds)
+        if not loses_bound(*bounds):
+            return self.named(ov.fake_quantize(x, low, high, low, high, q.levels), q.node)
+        shifted = (self.constant(b - bounds[0]) for b in bounds)
+        y = self.named(ov.fake_quantize(x, low, high, *shifted, q.levels), q.node)
+        return ov.add(y, low).output(0)
 
     def named(self, value: Any, node: fx.Node) -> Any:
         """The output of a new OpenVINO node, named by module path; any other value as it is."""
@@ -132,14 +190,26 @@ class Builder:
         return value
 
 
+def _apart(value: Any) -> Any:
+    """The value itself, but nothing that OpenVINO joins scales with."""
+    is_real = isinstance(value, Output) and value.get_element_type().is_real()
+    if not is_real or value.get_node().get_type_name() == "Constant":
+        return value
+    return ov.maximum(value, np.float32(-np.inf)).output(0)
+
+
 def _is_elementwise(node: fx.Node) -> bool:
     return operator_of(node).elementwise or node.target in (ops.quantize, ops.dequantize)
 
 
-def _as_rows(value: Output) -> tuple[Output, list[int]] | None:
-    """A value of more than three dimensions, all known but the first, as rows."""
+def _as_rows(value: Output, in_sequence: bool) -> Rows | None:
+    """A value of more than three dimensions, all known but the first, or of two, as rows."""
     shape = value.get_partial_shape()
-    if shape.rank.is_dynamic or len(shape) < 4 or any(d.is_dynamic for d in list(shape)[1:]):
+    if shape.rank.is_dynamic or any(d.is_dynamic for d in list(shape)[1:]):
+        return None
+    if len(shape) == 2 and not in_sequence:
+        return ov.unsqueeze(value, np.array([0], np.int64)).output(0), None
+    if len(shape) < 4:
         return None
     *between, width = (d.get_length() for d in list(shape)[1:])
     return ov.reshape(value, [0, -1, width], True).output(0), between
@@ -194,9 +264,27 @@ def _conv(b: Builder, x: Output, w: Any, bias: Any, *options: Any) -> Any:
 
 def _conv_transpose(b: Builder, x: Output, w: Any, bias: Any, *options: Any) -> Any:
     stride, pads, output_padding, groups, dilation = options
+    if any(isinstance(p, Output) for p in output_padding):
+        return _conv_transpose_to(b, x, w, bias, *options)
     settings = {"strides": stride, "pads_begin": pads, "pads_end": pads, "dilations": dilation}
     forms = ov.convolution_backprop_data, ov.group_convolution_backprop_data
     return _convolve(b, forms, x, w, bias, groups, output_padding=output_padding, **settings)
+
+
+def _conv_transpose_to(b: Builder, x: Output, w: Any, bias: Any, *options: Any) -> Any:
+    """With computed output padding: with the most that there may be, of which it keeps a part."""
+    stride, pads, output_padding, groups, dilation = options
+    spatial = len(output_padding)
+    most = [
+        max(s, d) - 1 for s, d in zip(each(stride, spatial), each(dilation, spatial), strict=True)
+    ]
+    y = _conv_transpose(b, x, w, bias, stride, pads, most, groups, dilation).output(0)
+    ends = [
+        ov.subtract(scalar(size_of(y, 2 + d)), ov.subtract(scalar(m), scalar(p))).output(0)
+        for d, (m, p) in enumerate(zip(most, output_padding, strict=True))
+    ]
+    zeros, ones = [0] * spatial, [1] * spatial
+    return ov.slice(y, ints(zeros), ints(ends), ints(ones), ints(list(range(2, 2 + spatial))))
 
 
 def _linear(b: Builder, x: Output, w: Any, bias: Any) -> Any:
@@ -204,11 +292,11 @@ def _linear(b: Builder, x: Output, w: Any, bias: Any) -> Any:
     return y if bias is None else ov.add(y, b.load(bias))
 
 
-WEIGHTED: dict[Any, Callable[..., Any]] = {
+CONVOLUTIONS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), _conv),
     **dict.fromkeys(
         (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), _conv_transpose
     ),
-    aten.linear: _linear,
 }
+WEIGHTED = CONVOLUTIONS | {aten.linear: _linear}
 KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in ops.ALL)}  # all that Builder can lower

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,8 @@ class CompiledModel(EngineModel):
     """A model compiled for OpenVINO.
 
     Each combination of input shapes is compiled on first use, since static shapes are faster. From
-    the ninth combination on (`shapes`), one model for any shape is used. It may be called from
-    several threads at once.
+    the ninth combination on (`shapes`), one model for any shape is used, if `is_right` says so of
+    it; else the oldest combination makes room. It may be called from several threads at once.
     """
 
     shapes = 8
@@ -47,8 +48,16 @@ class CompiledModel(EngineModel):
         super().__init__(signature)
         self.core, self.model, self.settings = core, built, settings
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
+        self.is_right: Callable[[CompiledModel], bool] = lambda model: True
         self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
         self.lock = threading.Lock()
+        self.local = threading.local()
+
+    def use_one_for_any_shape(self) -> None:
+        """Use one model for all shapes from now on: slower, with other kernels."""
+        with self.lock:
+            self.shapes = 0
+            self.by_shape.clear()
         self.local = threading.local()
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -79,7 +88,7 @@ class CompiledModel(EngineModel):
         cache = self.local.__dict__.setdefault("requests", OrderedDict())
         if shapes not in cache:
             cache[shapes] = _Request(self.compiled(shapes).create_infer_request())
-            if len(cache) > self.shapes:
+            if len(cache) > max(self.shapes, 1):
                 cache.popitem(last=False)
         cache.move_to_end(shapes)
         return cache[shapes]
@@ -87,12 +96,24 @@ class CompiledModel(EngineModel):
     def compiled(self, shapes: tuple) -> Any:
         """The openvino.CompiledModel for these input shapes, or the one for any shape."""
         with self.lock:
-            if shapes not in self.by_shape and len(self.by_shape) < self.shapes:
+            full = len(self.by_shape) >= self.shapes
+            if full and shapes not in self.by_shape and not self._any_shape_is_right:
+                del self.by_shape[next(iter(self.by_shape))]
+                full = False
+            if shapes not in self.by_shape and not full:
                 try:
                     self.by_shape[shapes] = self._compile(shapes)
                 except RuntimeError:  # some models compile for any shape only
                     self.by_shape[shapes] = self._any_shape()
             return self.by_shape[shapes] if shapes in self.by_shape else self._any_shape()
+
+    @cached_property
+    def _any_shape_is_right(self) -> bool:
+        if self.shapes == 0:
+            return True
+        other = CompiledModel(self.core, self.model, self.signature, self.settings)
+        other.use_one_for_any_shape()
+        return self.is_right(other)
 
     def _any_shape(self) -> Any:
         if None not in self.by_shape:

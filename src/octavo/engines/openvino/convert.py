@@ -1,4 +1,4 @@
-"""A graph as an openvino.Model: by the table, or else by OpenVINO's PyTorch frontend."""
+"""A graph as an openvino.Model, operator by operator."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from torch import fx
 
 from ...capture.signature import Signature
+from ...errors import EngineError
+from ...graph.names import describe
 from .compiled import import_openvino
 
 if TYPE_CHECKING:
@@ -14,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def build(module: fx.GraphModule, signature: Signature) -> openvino.Model:
-    """Convert the graph; its free sizes stay free. EngineError if OpenVINO cannot represent it."""
+    """Convert the graph; its free sizes stay free. EngineError naming what OpenVINO cannot run."""
     import_openvino()
     from .build import Builder
-    from .frontend import convert_by_frontend
+    from .frontend import OperatorConverter
     from .table import Unsupported
 
     try:
-        return Builder(module, signature).build()
-    except Unsupported:
-        return convert_by_frontend(module, signature)
+        return Builder(module, signature, OperatorConverter(module, signature)).build()
+    except Unsupported as e:
+        where = f" {describe(e.node)}" if e.node else ""
+        raise EngineError(f"OpenVINO cannot run{where}: {e}") from e

@@ -2,9 +2,9 @@
 
 The openvino.Model is built directly from the graph, operator by operator, which takes
 milliseconds. A quantize -> dequantize pair becomes one FakeQuantize, and an int8 weight becomes a
-constant with its scale; OpenVINO fuses these into integer kernels. If the table lacks an operator
-of the graph, OpenVINO's PyTorch frontend converts the whole graph instead. What the frontend
-cannot convert either runs in PyTorch.
+constant with its scale; OpenVINO fuses these into integer kernels. An operator that the table lacks
+is converted alone by OpenVINO's PyTorch frontend. What that cannot convert, or what OpenVINO
+computes wrongly, runs in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 from ...errors import EngineError
 from ..base import EngineModel, Program, register_engine
-from .compiled import CompiledModel, import_openvino
-from .convert import build
+from .compiled import import_openvino
 
 
 @register_engine("openvino")
 def openvino_engine(
-    model: Program, threads: int | None = None, hint: str = "latency"
+    model: Program, threads: int | None = None, hint: str = "latency", check: bool = True
 ) -> EngineModel:
     """Compile for OpenVINO's CPU plugin.
 
-    Operators that OpenVINO cannot run, such as Fourier transforms, run in PyTorch: a
-    PartitionWarning says so, and `in_pytorch` of the compiled model lists them.
+    Operators that OpenVINO cannot run, such as Fourier transforms, or that it computes wrongly, run
+    in PyTorch: a PartitionWarning says so, and `in_pytorch` of the compiled model lists them.
 
     threads: the most threads to use; by default OpenVINO uses all physical cores.
     hint: "latency" (one call at a time is fastest) or "throughput" (many at once).
+    check: compare the compiled model with the reference on a few inputs.
     """
     openvino = import_openvino()
     if hint not in ("latency", "throughput"):
@@ -40,11 +40,6 @@ def openvino_engine(
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
-    try:
-        built = build(model.graph_module, model.signature)
-    except EngineError:
-        from .partition import PartitionedModel
+    from .checked import compile_checked
 
-        return PartitionedModel(core, model.graph_module, model.signature, settings)
-    return CompiledModel(core, built, model.signature, settings)
+    return compile_checked(openvino.Core(), model, settings, check)

@@ -9,7 +9,7 @@ from openvino import Output, Type
 
 from .shapes import reshape, size_of, unsqueeze
 from .table import Unsupported, lowers
-from .values import axis, cast, element_type, ints, like, pair, rank, scalar, torch_type
+from .values import axis, cast, ints, like, pair, rank, scalar, torch_type
 
 # ---- new tensors; options such as the device are ignored
 
@@ -43,16 +43,21 @@ def _scalar_tensor(value: Any, dtype: torch.dtype | None = None, **_: Any) -> Ou
 
 
 @lowers("arange")
-def _arange(*bounds: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
+def _arange(*bounds: Any, dtype: torch.dtype | None = None, **_: Any) -> Output:
     start, end, step = {1: (0, *bounds, 1), 2: (*bounds, 1)}.get(len(bounds), bounds)
-    if dtype is None:
-        dtype = torch.float32 if any(isinstance(b, float) for b in bounds) else torch.int64
-    return ov.range(*(cast(b, dtype) for b in (start, end, step)), element_type(dtype).to_string())
+    is_real = any(isinstance(b, float) for b in bounds)
+    dtype = dtype or (torch.float32 if is_real else torch.int64)
+    if not any(isinstance(b, Output) for b in bounds):
+        return ov.constant(torch.arange(start, end, step, dtype=dtype).numpy()).output(0)
+    if is_real:
+        raise Unsupported("arange of a computed length in steps that are not integers")
+    whole = ov.range(*(cast(b, torch.int64) for b in (start, end, step)), "i64")
+    return cast(whole.output(0), dtype)
 
 
 @lowers("triu")
 def _triu(x: Output, diagonal: int = 0, keep: Any = ov.greater_equal) -> Any:
-    rows, columns = (_arange(size_of(x, d)).output(0) for d in (-2, -1))
+    rows, columns = (_arange(size_of(x, d)) for d in (-2, -1))
     offset = ov.subtract(columns, unsqueeze(rows, 1))
     return ov.select(keep(offset, ints(diagonal)), x, like(0, x))
 
@@ -65,7 +70,7 @@ lowers("tril")(partial(_triu, keep=ov.less_equal))
 
 @lowers("where")
 def _where(condition: Output, a: Any, b: Any) -> Any:
-    return ov.select(condition, *pair(a, b))
+    return ov.select(cast(condition, torch.bool), *pair(a, b))
 
 
 @lowers("masked_fill")
@@ -78,15 +83,19 @@ def _masked_fill(x: Output, mask: Output, value: Any) -> Any:
 
 @lowers("index_select")
 def _index_select(x: Output, dim: int, index: Output) -> Any:
-    return ov.gather(x, index, axis(x, dim))
+    return ov.gather(x, index if rank(index) else unsqueeze(index, 0), axis(x, dim))
 
 
 @lowers("gather")
 def _gather(x: Output, dim: int, index: Output, sparse: bool = False) -> Any:
+    """From as much of x as there are indices in the other dimensions."""
     dim %= rank(x)
-    shapes = x.get_partial_shape(), index.get_partial_shape()
-    if any(shapes[0][d] != shapes[1][d] for d in range(rank(x)) if d != dim):
-        raise Unsupported("gather from a part of a tensor")
+    for d in range(rank(x)):
+        size, count = size_of(x, d), size_of(index, d)
+        if d == dim or (isinstance(size, int) and size == count):
+            continue
+        # not a Slice, which OpenVINO drops before GatherElements: it then finds sizes that differ
+        x = ov.gather(x, _arange(count), scalar(d)).output(0)
     return ov.gather_elements(x, index, dim)
 
 
@@ -94,10 +103,10 @@ def _gather(x: Output, dim: int, index: Output, sparse: bool = False) -> Any:
 def _index(x: Output, indices: list[Any]) -> Any:
     """x[:, i]; or x[i, j, ...], as rows of x with its first dimensions flattened."""
     given = [d for d, i in enumerate(indices) if i is not None]
-    if any(torch_type(indices[d]) == torch.bool for d in given):
+    if any(torch_type(indices[d]) in (torch.bool, torch.uint8) for d in given):
         raise Unsupported("a mask as index")
     if len(given) == 1:
-        return _index_select(x, given[0], indices[given[0]])
+        return ov.gather(x, indices[given[0]], axis(x, given[0]))
     if len(given) != len(indices):
         raise Unsupported("several indices after a slice")
     row = scalar(0)
@@ -105,4 +114,4 @@ def _index(x: Output, indices: list[Any]) -> Any:
         size = scalar(size_of(x, d))
         row = ov.add(ov.multiply(row, size), ov.floor_mod(cast(i, torch.int64), size))
     rest = [size_of(x, d) for d in range(len(indices), rank(x))]
-    return _index_select(reshape(x, [-1, *rest]).output(0), 0, row)
+    return ov.gather(reshape(x, [-1, *rest]), row, scalar(0))

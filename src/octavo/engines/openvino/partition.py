@@ -8,56 +8,49 @@ so that a quantize and its dequantize stay together. (torch.fx's split_module wo
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
-from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from ...capture.signature import Signature, input_form
-from ...errors import EngineError, PartitionWarning
+from ...capture.signature import Signature
+from ...errors import EngineError
 from ...graph import ops
-from ...graph.interpreter import observe_values
 from ...graph.names import full_name
 from ...graph.operators import is_operator, operator_of
-from ..base import EngineModel, examples
+from ..base import EngineModel
 from ..qdq import Dequantize
-from .build import KNOWN
+from .build import KNOWN, Builder
 from .compiled import CompiledModel
-from .convert import build
-from .frontend import convert_by_frontend
+from .frontend import OperatorConverter
 
 INTEGERS = {torch.uint8, torch.int8}  # of quantized values
 REAL = INTEGERS | {torch.float32, torch.bool, torch.int16, torch.int32, torch.int64}
 
 
 class PartitionedModel(EngineModel):
-    """A model of which OpenVINO runs some segments and PyTorch the others."""
+    """A model of which OpenVINO runs some segments and PyTorch the others.
+
+    excluded: names of nodes that OpenVINO must not run. Raises Unsupported, naming the node, for
+    another that it cannot run.
+    """
 
     def __init__(
-        self, core: Any, module: fx.GraphModule, signature: Signature, settings: dict[str, Any]
+        self,
+        core: Any,
+        converter: OperatorConverter,
+        settings: dict[str, Any],
+        excluded: Collection[str],
     ) -> None:
-        super().__init__(signature)
-        self.placeholders = module.graph.find_nodes(op="placeholder")
-        self.segments = Partition(module, signature).segments()
+        super().__init__(converter.signature)
+        self.placeholders = converter.module.graph.find_nodes(op="placeholder")
+        self.segments = Partition(converter, excluded).segments()
         for segment in self.segments:
             segment.compile(core, settings)
-        names = self.in_pytorch
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        warnings.warn(
-            f"OpenVINO cannot run all of this model; in PyTorch run {', '.join(names[:10])}{more} "
-            "(the compiled model's `in_pytorch` lists them)",
-            PartitionWarning,
-            stacklevel=5,  # the call of QuantizedModel.compile
-        )
 
     @property
     def in_pytorch(self) -> tuple[str, ...]:
@@ -85,14 +78,13 @@ class Partition:
     computed in the first segment of its kind that does not run before those of its inputs.
     """
 
-    def __init__(self, module: fx.GraphModule, signature: Signature) -> None:
-        self.module, self.signature = module, signature
-        self.values = _values(module, signature)
-        self.converted: dict[str, bool] = {}
+    def __init__(self, converter: OperatorConverter, excluded: Collection[str]) -> None:
+        self.converter, self.excluded = converter, excluded
+        self.module, self.signature = converter.module, converter.signature
         self.in_openvino: dict[fx.Node, bool] = {}
         self.number: dict[fx.Node, int] = {}
         reads: dict[fx.Node, set[fx.Node]] = {}  # boundary values that a node depends on
-        for node in module.graph.nodes:
+        for node in self.module.graph.nodes:
             inputs = node.all_input_nodes
             reads[node] = {r for i in inputs for r in ([i] if self.is_boundary(i) else reads[i])}
             reachable = all(self.is_boundary(i) or self.in_openvino[i] for i in inputs)
@@ -107,7 +99,7 @@ class Partition:
 
     def is_boundary(self, node: fx.Node) -> bool:
         """Whether a value may pass from segment to segment; others are computed in each."""
-        value = self.values.get(node)
+        value = self.converter.value(node)
         weight = Dequantize.of(self.module, node)
         if node.op == "get_attr" or (weight is not None and weight.is_weight):
             return False
@@ -116,22 +108,12 @@ class Partition:
 
     def is_supported(self, node: fx.Node) -> bool:
         """Whether OpenVINO runs a node: its values are real, and it can be converted."""
-        values = [self.values.get(n) for n in (node, *node.all_input_nodes)]
-        if node.op != "call_function" or not all(map(_is_real, pytree.tree_leaves(values))):
+        values = [self.converter.value(n) for n in (node, *node.all_input_nodes)]
+        real = node.op == "call_function" and all(map(_is_real, pytree.tree_leaves(values)))
+        if not real or node.name in self.excluded:
             return False
-        if getattr(node.target, "overloadpacket", node.target) in KNOWN:
-            return True
-        args = fx.map_arg((node.args, node.kwargs), lambda n: str(self.values[n]))
-        key = f"{node.target} {args}"
-        if key not in self.converted:
-            alone = Segment(self, [node] if isinstance(values[0], Tensor) else list(node.users))
-            alone.set_outputs(alone.own)
-            try:
-                convert_by_frontend(alone.module, alone.signature)
-                self.converted[key] = True
-            except EngineError:
-                self.converted[key] = False
-        return self.converted[key]
+        known = getattr(node.target, "overloadpacket", node.target) in KNOWN
+        return known or self.converter.convert(node) is not None
 
     def segments(self) -> list[Segment]:
         """All segments in the order they run; the last returns what the model returns."""
@@ -191,8 +173,9 @@ class Segment:
     @property
     def signature(self) -> Signature:
         """The model's signature, with the inputs of this segment."""
-        forms = tuple(input_form(self.partition.values[n]) for n in self.inputs)
-        return dataclasses.replace(self.partition.signature, inputs=forms)
+        forms = tuple(map(self.partition.converter.form, self.inputs))
+        whole = self.partition.signature
+        return dataclasses.replace(whole, inputs=forms, fixed=(), shapes=(), values=(), batch=())
 
     @property
     def names(self) -> list[str]:
@@ -205,9 +188,9 @@ class Segment:
         """Compile for OpenVINO, if it supports all nodes and a layer or product is among them."""
         supported = self.own and all(self.partition.in_openvino[n] for n in self.own)
         if supported and any(operator_of(n).macs for n in self.graph.nodes):
-            with contextlib.suppress(EngineError):
-                built = build(self.module, self.signature)
-                self.compiled = CompiledModel(core, built, self.signature, settings)
+            originals = {copy: node for node, copy in self.copies.items()}
+            builder = Builder(self.module, self.signature, self.partition.converter, originals)
+            self.compiled = CompiledModel(core, builder.build(), self.signature, settings)
 
     def run(self, inputs: Sequence[Tensor]) -> Sequence[Any]:
         """The outputs. If OpenVINO fails to run it, PyTorch does, now and in later calls."""
@@ -219,23 +202,6 @@ class Segment:
             outputs = self.module(*inputs)  # raises if the inputs are wrong
             self.compiled = None
             return outputs
-
-
-def _values(module: fx.GraphModule, signature: Signature) -> dict[fx.Node, Any]:
-    """The value of each node as a tensor without data; empty if the shapes cannot be inferred."""
-    for tensors in examples(signature):
-        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-        inputs = []
-        for t, (_, shape) in zip(tensors, signature.inputs, strict=True):
-            sizes = [DimDynamic.DYNAMIC if d is None else DimDynamic.STATIC for d in shape]
-            inputs.append(mode.from_tensor(t, symbolic_context=StatelessSymbolicContext(sizes)))
-        values: dict[fx.Node, Any] = {}
-        with contextlib.suppress(Exception), enable_python_dispatcher(), mode:
-            observe_values(module, inputs, values.__setitem__)
-            free: list[Any] = [d for t in inputs for d in t.shape if type(d) is not int]
-            if all(d.node.maybe_as_int() is None for d in free):  # no operator has fixed one
-                return values
-    return {}
 
 
 def _is_real(value: Any) -> bool:

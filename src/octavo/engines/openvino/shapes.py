@@ -1,7 +1,5 @@
 """The table's entries for pooling, reductions and operators that move values."""
 
-import math
-import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from openvino import Output, Type
 
 from .table import Unsupported, lowers
-from .values import axes, axis, cast, each, ints, length, like, pair, rank, scalar, torch_type
+from .values import axes, axis, cast, each, ints, length, pair, rank, scalar, torch_type
 
 LAST = np.iinfo(np.int64).max
 
@@ -44,20 +42,6 @@ def _avg_pool(
 def _per_axis(x: Output, *values: Any) -> list[list[int]]:
     """Each value as a list of one number for each spatial axis of x."""
     return [each(v, rank(x) - 2) for v in values]
-
-
-@lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-def _adaptive_avg_pool(x: Output, size: Any) -> Any:
-    spatial = range(2, rank(x))
-    size = each(size, len(spatial))
-    if size == [1] * len(spatial):
-        return ov.reduce_mean(x, axes(x, spatial), True)
-    inputs = [length(x, d) for d in spatial]
-    if any(i % s for i, s in zip(inputs, size, strict=True)):
-        return ov.adaptive_avg_pool(x, np.array(size, np.int64))
-    kernel = [i // s for i, s in zip(inputs, size, strict=True)]
-    zeros = [0] * len(spatial)
-    return ov.avg_pool(x, kernel, zeros, zeros, kernel, False, "floor")
 
 
 # ---- reductions
@@ -98,6 +82,7 @@ def _vector_norm(
 ) -> Any:
     if order not in (1, 2):
         raise Unsupported(f"a norm of order {order}")
+    x = x if dtype is None else cast(x, dtype)
     return _reduce(ov.reduce_l1 if order == 1 else ov.reduce_l2, x, dims, keepdim)
 
 
@@ -199,50 +184,19 @@ def _expand(x: Output, sizes: Sequence[Any], implicit: bool = False) -> Any:
 
 @lowers("slice")
 def _slice(x: Output, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
-    start, end = start or 0, LAST if end is None else end
-    if start == 0 and end == LAST and step == 1:
+    start, end = 0 if start is None else start, LAST if end is None else end
+    if [start, end, step] == [0, LAST, 1]:
         return x
     return ov.slice(x, ints(start), ints(end), ints(step), ints(dim % rank(x)))
 
 
 @lowers("select")
-def _select(x: Output, dim: int, index: Any) -> Any:
+def select(x: Output, dim: int, index: Any) -> Any:
+    """x at an index of a dimension, which is dropped; from the end if it is negative."""
     return ov.gather(x, scalar(index), axis(x, dim))
 
 
 lowers("repeat")(lambda x, counts: ov.tile(x, ints(counts)))
-
-
-@lowers("cat")
-def _cat(tensors: Sequence[Output], dim: int = 0) -> Any:
-    return ov.concat(list(tensors), dim % rank(tensors[0]))
-
-
-@lowers("stack")
-def _stack(tensors: Sequence[Output], dim: int = 0) -> Any:
-    dim %= rank(tensors[0]) + 1
-    return ov.concat([unsqueeze(t, dim).output(0) for t in tensors], dim)
-
-
-@lowers("split", "split_with_sizes")
-def _split(x: Output, size: Any, dim: int = 0) -> list[Output]:
-    if not isinstance(size, list):
-        total = length(x, dim)
-        size = [min(size, total - i) for i in range(0, total, size)]
-    return list(ov.variadic_split(x, axis(x, dim), np.array(size, np.int64)).outputs())
-
-
-@lowers("chunk")
-def _chunk(x: Output, count: int, dim: int = 0) -> list[Output]:
-    return _split(x, math.ceil(length(x, dim) / count), dim)
-
-
-@lowers("unbind")
-def _unbind(x: Output, dim: int = 0) -> list[Output]:
-    return [_select(x, dim, i).output(0) for i in range(length(x, dim))]
-
-
-lowers(operator.getitem)(operator.getitem)
 
 
 @lowers("roll")
@@ -252,8 +206,13 @@ def _roll(x: Output, shifts: Any, dims: Any = ()) -> Any:
     return ov.roll(x, ints(shifts), ints(each(dims, 1)))
 
 
-lowers("pixel_shuffle")(lambda x, factor: ov.depth_to_space(x, "depth_first", factor))
-lowers("pixel_unshuffle")(lambda x, factor: ov.space_to_depth(x, "depth_first", factor))
+for _name, _fn in (("pixel_shuffle", ov.depth_to_space), ("pixel_unshuffle", ov.space_to_depth)):
+
+    @lowers(_name)
+    def _shuffle(x: Output, factor: int, _fn: Any = _fn) -> Any:
+        if rank(x) != 4:
+            raise Unsupported("pixels of other than batches of images")
+        return _fn(x, "depth_first", factor)
 
 
 @lowers("pad", "constant_pad_nd")
@@ -266,34 +225,4 @@ def _pad(x: Output, pads: Sequence[Any], mode: Any = "constant", value: Any = No
     both += [(pads[i], pads[i + 1]) for i in range(len(pads) - 2, -1, -2)]
     mode = {"replicate": "edge"}.get(mode, mode)
     begin, end = ([p[k] for p in both] for k in (0, 1))
-    return ov.pad(x, ints(begin), ints(end), mode, like(value or 0, x))
-
-
-def _interpolate(
-    x: Output, size: Any, scales: Any, mode: str, transformation: str, per_axis: tuple[Any, ...]
-) -> Any:
-    if per_axis or isinstance(scales, int | float):
-        raise Unsupported("interpolate with a scale per argument")
-    if size is None and scales is None:
-        raise Unsupported("interpolate without size")
-    by_size = scales is None
-    return ov.interpolate(
-        x,
-        ints(size) if by_size else ov.constant(np.array(scales, np.float32)).output(0),
-        mode,
-        "sizes" if by_size else "scales",
-        coordinate_transformation_mode=transformation,
-        nearest_mode="floor",
-        axes=np.arange(2, rank(x)),
-    )
-
-
-@lowers("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-def _nearest(x: Output, size: Any, scales: Any = None, *rest: Any) -> Any:
-    return _interpolate(x, size, scales, "nearest", "asymmetric", rest)
-
-
-@lowers("upsample_bilinear2d")
-def _bilinear(x: Output, size: Any, align_corners: bool, scales: Any = None, *rest: Any) -> Any:
-    transformation = "align_corners" if align_corners else "pytorch_half_pixel"
-    return _interpolate(x, size, scales, "linear_onnx", transformation, rest)
+    return ov.pad(x, ints(begin), ints(end), mode, cast(value or 0, torch_type(x)))

@@ -28,7 +28,7 @@ def torch_int8(model: Program) -> TorchInt8:
     return TorchInt8(lower(model.graph_module, model.signature), model.signature)
 
 
-class TorchInt8(nn.Module, EngineModel):
+class TorchInt8(nn.Module, EngineModel):  # type: ignore[misc]  # nn.Module.to has overloads
     """The lowered graph, called like the model."""
 
     def __init__(self, graph_module: fx.GraphModule, signature: Signature) -> None:

@@ -107,6 +107,9 @@ class Lowering:
         self.graph = self.module.graph
         # oneDNN's kernels are a thousand times slower on int8 activations
         make_unsigned(self.module)
+        for node in self.graph.find_nodes(op="call_function", target=ops.requantize_hint):
+            node.replace_all_uses_with(node.args[0])  # its kernels return float as well
+            self.graph.erase_node(node)
         self.shapes = _shapes(self.module, signature)
         self.sums: list[fx.Node] = []  # kernels that write their sum into the residual operand
 

@@ -32,7 +32,10 @@ class Item(PassThrough):
 @register_pattern("constant_pad_nd")
 @register_pattern("reflection_pad1d")
 @register_pattern("reflection_pad2d")
+@register_pattern("reflection_pad3d")
+@register_pattern("replication_pad1d")
 @register_pattern("replication_pad2d")
+@register_pattern("replication_pad3d")
 class Pad(Repeating):
     """Padding with 0, which nearly all models use, is exact in integers."""
 

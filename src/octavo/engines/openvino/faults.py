@@ -1,0 +1,100 @@
+"""Where OpenVINO's CPU plugin computes other numbers than its operators say, without a message.
+
+Each function tells from the graph whether a fault may strike; `build` then writes the operator in a
+form that it spares.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from openvino import Output
+from torch import Tensor, fx
+
+from ...graph import ops
+from ...graph.operators import Kind, is_operator, operator_of
+
+
+def joins_sequence(product: fx.Node) -> bool:
+    """Whether OpenVINO may safely join a product of two dimensions with those before and after it.
+
+    It makes one kernel of small ones in sequence, if they have two dimensions. There it ignores the
+    channels' scales of one that is quantized anew right away, for want of a bias between, or since
+    it moved the bias: numbers come out that have nothing to do with the layer.
+    """
+    has_bias = product.args[2:] not in ((), (None,))
+    return has_bias and all(_ends_scale(u) or _is_quantized(u) for u in _readers(product))
+
+
+def doubles_scale(convolution: fx.Node) -> bool:
+    """Whether OpenVINO may apply the scales of a convolution twice.
+
+    It does so at dynamic shapes where several float operators read it and no bias is between.
+    """
+    users = _readers(convolution)
+    return convolution.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
+
+
+def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
+    """Whether OpenVINO may lose the signs of negative numbers that `node` multiplies with.
+
+    It divides the range of a quantization by them, and takes the ends for each other; and it makes
+    them scales of a product without a bias, also if an activation is between. There may be other
+    activations in between, and operators that move values.
+    """
+    negative = is_operator(node, "neg") or any(map(_is_negative, operands))
+    return negative and (_reaches_quantize(node) or any(map(_has_scale, node.args[:2])))
+
+
+def loses_bound(low: Tensor, high: Tensor) -> bool:
+    """Whether OpenVINO takes the lower bound of a range for 0, as it does below 1e-6.
+
+    Not of a symmetric range, for which it needs no integer that stands for 0.
+    """
+    return bool(((low != 0) & (low.abs() < 1e-5) & (low != -high)).any())
+
+
+def _is_negative(operand: Any) -> bool:
+    """Whether it is a constant, some of whose numbers are below zero."""
+    if isinstance(operand, Output):
+        source = operand.get_node()
+        return source.get_type_name() == "Constant" and bool((source.get_data() < 0).any())
+    return isinstance(operand, int | float) and operand < 0
+
+
+def _reaches_quantize(node: fx.Node) -> bool:
+    return any(
+        u.target is ops.quantize or (_passes(u) and _reaches_quantize(u)) for u in _readers(node)
+    )
+
+
+def _has_scale(source: Any) -> bool:
+    """Whether it is a product without a bias, or what activations make of it."""
+    while _passes(source):
+        source = source.args[0]
+    if not isinstance(source, fx.Node) or operator_of(source).macs is None:
+        return False
+    return source.args[2:3] in ((), (None,))
+
+
+def _passes(node: Any) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    kinds = (Kind.ACTIVATION, Kind.LAYOUT, Kind.REPEATING)
+    return node.target is ops.requantize_hint or operator_of(node).kind in kinds
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """What reads a node, also behind a hint for which there is no operator."""
+    hint = ops.requantize_hint
+    return [r for u in node.users for r in (_readers(u) if u.target is hint else [u])]
+
+
+def _ends_scale(user: fx.Node) -> bool:
+    return user.op == "output" or user.target is ops.quantize
+
+
+def _is_quantized(user: fx.Node) -> bool:
+    """Whether it is an activation whose output is only quantized, or returned."""
+    row = operator_of(user)
+    is_activation = row.kind is Kind.ACTIVATION and row.elementwise
+    return is_activation and all(map(_ends_scale, _readers(user)))

@@ -1,0 +1,143 @@
+"""Networks that OpenVINO's CPU plugin would compute wrongly, in the form that they get."""
+
+import openvino
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import octavo
+from octavo.engines.openvino.compiled import CompiledModel
+from octavo.engines.qdq import Quantize
+
+
+class Layers(nn.Module):
+    """Linear layers with a function after each, or products with matrices."""
+
+    def __init__(self, widths, biases, fn, products=False):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Linear(*io, bias=b) for *io, b in zip(widths, widths[1:], biases, strict=False)
+        )
+        self.fn, self.products = fn, products
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = self.fn(x @ layer.weight.T if self.products else layer(x))
+        return self.layers[-1](x)
+
+
+FUNCTIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "none": lambda x: x,
+    "clip": lambda x: x.clamp(-1, 1),
+    "affine": lambda x: x * 0.5 + 1,
+    "negative": lambda x: -x,
+    "relu and affine": lambda x: (x * 0.5 + 1).relu(),
+    "divided": lambda x: x / 3,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("biases", [(True,) * 3, (False,) * 3, (True, False, True)], ids=str)
+def test_small_layers_in_sequence(name, biases, tmp_path):
+    """As one kernel, they gave zeros or 1e9 at batches up to 8."""
+    net = Layers((24, 32, 16, 8), biases, FUNCTIONS[name]).eval()
+    q = octavo.quantize(net, [torch.randn(32, 24) for _ in range(2)], config="fast")
+    octavo.export(q, tmp_path / "net.xml")
+    exported, fast = openvino.Core().read_model(tmp_path / "net.xml"), q.compile(threads=1)
+    for batch in (1, 8):
+        x = torch.randn(batch, 24)
+        exported.reshape([batch, 24])
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        from_file = openvino.Core().compile_model(exported, "CPU", settings)(x.numpy())[0]
+        assert octavo.sqnr(q(x), fast(x)) > 35
+        assert octavo.sqnr(q(x), torch.from_numpy(from_file)) > 35
+
+
+def test_products_with_matrices_in_sequence():
+    net = Layers((24, 32, 16, 8), (False,) * 3, F.relu, products=True).eval()
+    q = octavo.quantize(net, [torch.randn(32, 24) for _ in range(2)], config="fast")
+    x = torch.randn(4, 24)
+    assert octavo.sqnr(q(x), q.compile(threads=1)(x)) > 35
+
+
+class Twice(nn.Module):
+    def __init__(self, layer, fn):
+        super().__init__()
+        self.layer, self.fn = layer, fn
+
+    def forward(self, x):
+        return self.fn(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda y: y * y,
+        lambda y: torch.cat([y, y.relu()], 1),
+        lambda y: y.flatten(2) * y.flatten(2).mean(-1, keepdim=True),
+        lambda y: (y + 1, y.sigmoid()),
+    ],
+)
+@pytest.mark.parametrize("layer", [nn.Conv1d(3, 8, 3, bias=False), nn.Conv2d(4, 8, 3, groups=2)])
+def test_a_convolution_read_by_several_operators_at_any_shape(layer, fn, monkeypatch):
+    """Without a bias, and compiled for any shape, its scales were applied twice."""
+    monkeypatch.setattr(CompiledModel, "shapes", 1)
+    if layer.bias is not None:
+        layer.bias = None
+    sizes = [9] * (layer.weight.dim() - 2)
+    data = [torch.randn(8, layer.in_channels, *sizes) for _ in range(2)]
+    q = octavo.quantize(Twice(layer, fn).eval(), data, config="fast")
+    fast = q.compile()
+    for batch in (2, 5):  # the second is compiled for any shape
+        x = torch.randn(batch, layer.in_channels, *sizes)
+        for got, expected in zip(
+            *map(torch.utils._pytree.tree_leaves, (fast(x), q(x))), strict=True
+        ):
+            assert octavo.sqnr(expected, got) > 35
+
+
+SIGNED = {
+    "activation": lambda y, c: y.relu() * c,
+    "its number": lambda y, c: -y,
+    "clip": lambda y, c: (y * c).clamp(-1, 1),
+    "quotient": lambda y, c: y.relu() / c,
+    "moved": lambda y, c: (y * c).transpose(0, 1).relu().transpose(0, 1),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize("shape", [(24,), (5, 24)], ids=str)
+def test_products_with_negative_numbers(name, shape, monkeypatch):
+    """Their signs were lost before a quantization, and behind an activation without a bias."""
+    monkeypatch.setattr(CompiledModel, "shapes", 1)
+    signs = torch.randn(32)
+    for last in (nn.Identity(), nn.Linear(32, 8)):
+        layer = Twice(nn.Linear(24, 32, bias=False), lambda y: SIGNED[name](y, signs))
+        net = nn.Sequential(layer, last).eval()
+        q = octavo.quantize(net, [torch.randn(32, *shape) for _ in range(3)], config="fast")
+        fast = q.compile()
+        for batch in (2, 5):  # the second is compiled for any shape
+            x = torch.randn(batch, *shape)
+            assert octavo.sqnr(q(x), fast(x)) > 35
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-6, 1e-8])
+def test_tiny_values_below_zero(size):
+    """A lower bound below 1e-6 was taken for 0."""
+
+    class Tiny(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1, bias=False)
+
+        def forward(self, x):
+            return self.b(F.silu(self.a(x) * 3) * size)
+
+    q = octavo.quantize(Tiny(), [torch.randn(4, 3, 9, 9) for _ in range(4)], config="fast")
+    bounds = [b.bounds for n in q.graph_module.graph.nodes if (b := Quantize.of(q.graph_module, n))]
+    assert any(-size < low < 0 and high > -2 * low for low, high in bounds)
+    x = torch.randn(2, 3, 9, 9)
+    assert octavo.sqnr(q(x), q.compile()(x)) > 40
