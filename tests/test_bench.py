@@ -41,5 +41,5 @@ def test_integer_inputs_are_valid_indices():
 def test_data_the_model_cannot_take_is_refused():
     net, inputs = make("residual")
     q = octavo.quantize(net, calls(inputs))
-    with pytest.raises(octavo.CaptureError):
+    with pytest.raises(octavo.DataError, match="does not take this call"):
         compare_engines(net, q, torch.rand(2, 7, 16, 16), batch=2, rounds=1)

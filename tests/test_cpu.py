@@ -93,5 +93,5 @@ def test_which_cpus_need_it(machine, known, answer, monkeypatch):
 
 
 def test_other_settings_are_refused():
-    with pytest.raises(ConfigError, match="choose 'auto', True or False"):
+    with pytest.raises(ConfigError, match="choose one of 'auto', True, False"):
         Config(reduce_range="7")

@@ -65,7 +65,7 @@ def test_questions_change_nothing():
     sites = sites_of()
     before = [contents(site) for site in sites.values()]
     for site in sites.values():
-        _ = site.verdict, site.moves_integers, sites.verdict(site.root), sites.groups, sites.batched
+        _ = site.verdict, site.moves_integers, sites.verdict(site.root), sites.groups
         _ = sites.with_float({site.root: "asked"}).observed
     assert [contents(site) for site in sites.values()] == before
 
@@ -92,12 +92,6 @@ def test_products_read_symmetric_integers_unless_others_read_them_too():
         "transpose": SYMMETRIC_ACTIVATION,
     }
     assert {n.name for n in sites.demand.may_be_signed} == set(specs)  # only products read them
-
-
-def test_calls_without_a_batch_are_seen():
-    assert sites_of().batched
-    assert not matched(nn.Conv2d(3, 4, 3), torch.rand(3, 8, 8)).batched
-    assert not matched(nn.Linear(4, 2), torch.rand(4)).batched
 
 
 def test_a_setting_that_names_nothing_is_refused():

@@ -141,7 +141,7 @@ class Signature:
     def unusual(self, tensors: Sequence[Tensor]) -> str:
         """Which input is of another scale than in calibration; an empty string for none."""
         for i, (t, seen) in enumerate(zip(tensors, self.values, strict=False)):
-            if t.is_floating_point() and (found := unlike(t, seen)):
+            if t.is_floating_point() and not t.is_meta and (found := unlike(t, seen)):
                 return f"input {i} {found}"
         return ""
 

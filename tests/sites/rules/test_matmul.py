@@ -71,5 +71,5 @@ def test_factors_that_do_not_fit_are_refused():
         def forward(self, x, y):
             return x @ y
 
-    with pytest.raises(octavo.CaptureError, match="cannot capture Product"):
+    with pytest.raises(octavo.DataError, match="does not take"):
         octavo.quantize(Product(), (torch.rand(4, 3, 5), torch.rand(4, 3, 5)))
