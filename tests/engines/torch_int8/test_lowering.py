@@ -161,6 +161,6 @@ def test_rounding_is_that_of_the_operator(zero_point):
 
 def test_a_model_of_which_no_example_runs():
     q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
-    other = dataclasses.replace(q.signature, inputs=(("float32", (None, 5)),))
+    other = dataclasses.replace(q.signature, inputs=(("float32", (None, 5)),), shapes=())
     with pytest.raises(EngineError, match="no example of the model's inputs runs"):
         torch_lowering.lower(q.graph_module, other)
