@@ -7,6 +7,7 @@ from torch import nn
 
 import octavo
 from octavo.capture.export import capture
+from octavo.passes import run_passes
 from stages import rewritten
 
 aten = torch.ops.aten
@@ -163,3 +164,15 @@ def test_a_causal_mask_leaves_the_length_dynamic():
         ids = torch.randint(50, (3, length))
         assert octavo.sqnr(net(ids), q(ids)) > 25
         assert octavo.sqnr(q(ids), fast(ids)) > 35
+
+
+def test_a_width_that_is_dynamic_keeps_its_scale():
+    class Own(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x)
+
+    net, data = Own(), [torch.randn(2, 5, 8), torch.randn(2, 5, 12)]
+    graph = run_passes(capture(net, (data[0],), others=[((data[1],), {})]))
+    for width in (8, 12, 20):
+        x = torch.randn(3, 5, width)
+        torch.testing.assert_close(graph.module(x)[0], net(x))

@@ -1,6 +1,7 @@
 """Rewrite scaled_dot_product_attention as two matrix products, which can become int8."""
 
 import math
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,10 +18,16 @@ def expand_attention(module: fx.GraphModule) -> None:
     zeros, as PyTorch's own kernel does.
     """
     for node in module.graph.nodes:
-        if node.target is aten.scaled_dot_product_attention.default:
+        if node.target is aten.scaled_dot_product_attention.default and _has_scale(node):
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(_expanded(NodeBuilder(module.graph, node), node))
             module.graph.erase_node(node)  # dropout makes it impure: never removed as dead code
+
+
+def _has_scale(node: fx.Node) -> bool:
+    """Whether the scale is a number: by default it is made of the width, which may be dynamic."""
+    query: Any = node.args[0] if node.args else node.kwargs["query"]
+    return node.kwargs.get("scale") is not None or type(query.meta["val"].shape[-1]) is int
 
 
 def _expanded(emit: NodeBuilder, node: fx.Node) -> fx.Node:
