@@ -90,7 +90,7 @@ class Summary:
         rare = {n: self.operators[n] for n in OPERATORS if self.operators[n] < RARE}
         print(f"\noperators of the table in graphs: {len(OPERATORS)}; fewer than {RARE}: {rare}")
         outside = {n: c for n, c in self.operators.most_common() if n and n not in OPERATORS}
-        print(f"others: {outside}")
+        print(f"others: {outside}", flush=True)
 
 
 def fuzz(options: argparse.Namespace) -> int:
@@ -116,7 +116,11 @@ def fuzz(options: argparse.Namespace) -> int:
                 summary.write(request | {"small": answer})
                 continue
             requests += summary.add(request["seed"], answer)
-            if sum(summary.outcomes.values()) % 100 == 0:
+            total = sum(summary.outcomes.values())
+            if total % 20 == 0:
+                took = time.monotonic() - start
+                print(f"{total} networks in {took:.0f} s: {dict(summary.outcomes)}", flush=True)
+            if total % 500 == 0:
                 summary.show(time.monotonic() - start)
         summary.show(time.monotonic() - start)
     return int(bool(summary.kinds))

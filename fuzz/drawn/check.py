@@ -57,7 +57,7 @@ class Outcome:
 
     findings: stage -> what is wrong. refusals: stage -> an OctavoError's class and first line.
     noise: stage -> SQNR in dB, the least of all sizes. seconds: by stage.
-    operators: of the captured graph.
+    operators: of the captured graph. own: what the model itself warns of.
     """
 
     findings: dict[str, str] = field(default_factory=dict)
@@ -65,6 +65,7 @@ class Outcome:
     noise: dict[str, float] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     operators: Counter[str] = field(default_factory=Counter)
+    own: set[str] = field(default_factory=set)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -75,7 +76,8 @@ class Outcome:
                 warnings.simplefilter("always")
                 yield
             for w in seen:
-                if not issubclass(w.category, (*EXPECTED, DeprecationWarning, FutureWarning)):
+                expected = issubclass(w.category, (*EXPECTED, DeprecationWarning, FutureWarning))
+                if not expected and str(w.message) not in self.own:
                     self.find(name, f"warns: {w.category.__name__}: {_first(w.message)}")
         except OctavoError as e:
             self.refusals.setdefault(name, f"{type(e).__name__}: {_first(e)}")
@@ -99,7 +101,7 @@ class Outcome:
 
 def check(program: Program, parts: Collection[str] = PARTS) -> Outcome:
     """What must hold for a network: beside the reference, saving, engines and exported files."""
-    outcome, q = Outcome(), None
+    outcome, q = Outcome(own=_warnings(program)), None
     torch.set_num_threads(1)
     model, batches = program.network(), program.batches()
     before, graphs = state(model), []
@@ -121,6 +123,15 @@ def check(program: Program, parts: Collection[str] = PARTS) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
             _judged(suffix, partial(_exported, q, Path(folder, f"model{suffix}")), runs, outcome)
     return outcome
+
+
+def _warnings(program: Program) -> set[str]:
+    """What PyTorch itself warns of."""
+    args, kwargs = program.arguments(program.call(program.sizes[0]))
+    with warnings.catch_warnings(record=True) as seen, torch.no_grad():
+        warnings.simplefilter("always")
+        program.network()(*args, **kwargs)
+    return {str(w.message) for w in seen}
 
 
 def _name(node: Any) -> str:

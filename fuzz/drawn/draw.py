@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -51,12 +53,11 @@ class Unfit(Exception):
 def draw(seed: int) -> Program:
     """The network of a seed; the same for the same version of the templates and of PyTorch."""
     rng = random.Random(seed)
-    while True:
-        drawing = Drawing(rng, TABLE[seed % len(TABLE)])
-        try:
-            return drawing.program()
-        except Unfit:
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lines that are tried
+        while True:
+            with contextlib.suppress(Unfit):
+                return Drawing(rng, TABLE[seed % len(TABLE)]).program()
 
 
 class Drawing:
@@ -69,8 +70,8 @@ class Drawing:
         self.modules = 0
         self.sizes = self._sizes()
         self.inputs = self._inputs()
-        self.values: list[dict[str, Tensor]] = []
-        self._replay()
+        bare = Program(self.inputs, (), self.inputs[0].name, self.sizes)
+        self.values: list[dict[str, Tensor]] = [bare.call(sizes, 3) for sizes in self.sizes]
 
     def program(self) -> Program:
         """Draw steps, the featured one at some time, and an output."""
@@ -130,13 +131,6 @@ class Drawing:
         keyword = rng.random() < 0.3
         return tuple(Input(f"x{i}", c, keyword and i > 0) for i, c in enumerate(code))
 
-    def _replay(self) -> None:
-        """Compute all values again: a step that failed may have written to some."""
-        bare = Program(self.inputs, (), self.inputs[0].name, self.sizes)
-        self.values = [dict(bare.call(s, 3)) for s in self.sizes]
-        for step in self.steps:
-            self._run(step, made=True)
-
     # ---- steps
 
     def _row(self) -> Row:
@@ -147,28 +141,28 @@ class Drawing:
 
     def _try(self, row: Row) -> None:
         """Add a step with one of a row's templates, if one of the values fits and it runs."""
-        try:
+        with contextlib.suppress(Exception):  # whatever PyTorch raises: not a valid line here
             step = self._fill(row, self.rng.choice(row.templates))
-            self._run(step, made=False)
-        except Exception:  # whatever PyTorch raises: not a valid line here
-            self._replay()
-            return
-        self.steps.append(step)
+            made = self._run(step)
+            for known, new in zip(self.values, made, strict=True):
+                known |= new
+            self.steps.append(step)
 
-    def _run(self, step: Step, made: bool) -> None:
+    @torch.no_grad()
+    def _run(self, step: Step) -> list[dict[str, Tensor]]:
+        """The values that a step makes, at each size; no template writes to those there are."""
         names = dict(NAMES) | {"self": self.net}
-        with torch.no_grad():
-            if not made:
-                for line in step.init:
-                    exec(line, names)
-                self.net.eval()
-            for known in self.values:
-                space = names | known
-                exec(step.code, space)
-                known |= {name: space[name] for name in step.writes}
-        for name in step.writes:
-            if not all(_usable(known[name]) for known in self.values):
-                raise Unfit
+        for line in step.init:
+            exec(line, names)
+        self.net.eval()
+        made = []
+        for known in self.values:
+            space = names | known
+            exec(step.code, space)
+            made.append({name: space[name] for name in step.writes})
+        if not all(_usable(v) for new in made for v in new.values()):
+            raise Unfit
+        return made
 
     def _fill(self, row: Row, template: str) -> Step:
         """The step of a template, its names, sizes and choices filled in."""

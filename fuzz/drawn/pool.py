@@ -105,6 +105,7 @@ def serve() -> None:
             answer |= {"operators": [s.operator for s in small.live()], "dtype": small.dtype}
         else:
             answer = vars(check(program, request["parts"]))
+            del answer["own"]
             answer |= {"source": program.source(), "sizes": _sizes(program)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

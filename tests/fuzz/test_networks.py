@@ -24,8 +24,8 @@ from octavo.engines.base import ENGINES as REGISTERED
 from octavo.graph.operators import OPERATORS
 
 SCRIPT = Path(__file__).parents[2] / "fuzz" / "fuzz_networks.py"
-SEEDS = range(60)
-EVERY = {"onnxruntime": 3, ".onnx": 12, ".xml": 3}  # of so many networks, one: torch.onnx is slow
+SEEDS = [seed for seed in range(61) if seed != 33]  # an LSTM that takes OpenVINO ten seconds
+EVERY = {"onnxruntime": 5, ".onnx": 15, ".xml": 5}  # of so many networks, one: torch.onnx is slow
 SIZES = (Sizes(4, 6, 8, 6), Sizes(3, 9, 12, 10), Sizes(1, 5, 10, 8))
 
 
