@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import octavo
 from octavo import CaptureError, Config, ConfigError, DataError, OctavoError
 from octavo.calibrate.data import calls
-from octavo.calibrate.mistakes import check_model, explain_call, one_line
+from octavo.calibrate.mistakes import check_model, explain_call
+from octavo.errors import one_line
+from samples import Samples, picture
 
 
 def images(*shape):
@@ -54,23 +56,6 @@ class OfDict(nn.Module):
 
     def forward(self, batch):
         return self.linear(batch["x"])
-
-
-class Samples(Dataset):
-    """Single samples, as `make` gives them."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, i):
-        return self.make(i)
-
-
-def picture():
-    return pytest.importorskip("PIL.Image").new("RGB", (8, 8))
 
 
 def without_warnings(make, *args, **kwargs):

@@ -58,3 +58,16 @@ def near_names(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, everything, 8, 0.4)
     there = f"There are: {', '.join(everything[:40])}"
     return f"Near names: {', '.join(near)}. {there}" if near else there
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's kind and reason, in one line; of a DataLoader's worker, what it raised.
+
+    >>> one_line(ValueError("too long\\n  by 3"))
+    'ValueError: too long'
+    """
+    lines = [line.strip(" .:") for line in str(error).splitlines() if line.strip(" .:")]
+    if lines and lines[0].startswith("Caught "):
+        return lines[-1][:300]
+    name = type(error).__name__
+    return f"{name}: {lines[0][:300]}" if lines else name

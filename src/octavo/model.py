@@ -41,9 +41,7 @@ class QuantizedModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the original model; CaptureError for arguments of another structure."""
         inputs = self.signature.flatten(args, kwargs)
-        if not self.called and not torch.compiler.is_compiling():
-            self.called = True
-            warn_of_range(self.signature, inputs)
+        warn_of_range(self, inputs)
         return self.signature.unflatten(self.graph_module(*inputs))
 
     @property

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import octavo
 from octavo import DataError
 from octavo.calibrate.data import batch_size, calls
+from samples import Samples, picture
 
 NET = nn.Linear(4, 2)
 
@@ -147,23 +148,6 @@ def test_the_default_type_of_numpy_becomes_that_of_the_model(wrap):
     assert dtype(nn.Linear(4, 2).double()) is torch.float64
     ((args, _),) = calls(torch.zeros(2, 4, dtype=torch.float64), NET)
     assert args[0].dtype is torch.float64  # someone has chosen this
-
-
-class Samples(Dataset):
-    """Single samples, as `make` gives them."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, i):
-        return self.make(i)
-
-
-def picture():
-    return pytest.importorskip("PIL.Image").new("RGB", (4, 4))
 
 
 @pytest.mark.parametrize("make", [lambda i: (torch.rand(3), i), lambda i: 1 / 0])

@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,16 @@ import octavo
 from networks import images
 from octavo import CaptureError, EngineError
 from octavo.capture.export import capture
-from octavo.engines.base import ENGINES, EngineModel, compile_graph, examples, register_engine
+from octavo.engines.base import (
+    ENGINES,
+    EngineModel,
+    GraphProgram,
+    compile_graph,
+    compile_program,
+    disagreement,
+    examples,
+    register_engine,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +84,11 @@ def test_an_engine_without_timers_has_no_profile():
     assert torch.equal(fast(x)[0], 2 * x)
     assert fast.profile([x], rounds=1) is None
     assert fast.in_pytorch == ()
+
+
+def test_a_signature_that_claims_huge_inputs_has_nothing_to_compare_on():
+    graph, signature = capture(nn.Linear(4, 2).eval(), (torch.rand(3, 4),))
+    claimed = dataclasses.replace(signature, shapes=(((2**40, 4),),))
+    program = GraphProgram(graph, claimed)
+    assert list(examples(claimed)) == []
+    assert disagreement(compile_program(program, "reference"), program) is None

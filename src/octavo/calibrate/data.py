@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 
 from ..capture.arrays import as_tensor, described, is_foreign, kind_of
 from ..capture.signature import Call
-from ..errors import DataError
+from ..errors import DataError, one_line
 from .hints import signature_of
-from .mistakes import one_line
 
 ACCEPTED = (
     "a tensor (one batch), a tuple or dict of inputs (one call), an iterable of any of these, "

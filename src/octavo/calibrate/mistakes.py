@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..capture.arrays import kind_of
 from ..capture.signature import Call, Signature
-from ..errors import CaptureError, OctavoError
+from ..errors import CaptureError, OctavoError, one_line
 from .hints import Failure, hints
 
 DATA = (Tensor, np.ndarray, list, tuple, DataLoader, Dataset)
@@ -31,19 +31,6 @@ QUANTIZED = re.compile(
     r"|torchao\.|bitsandbytes\."
 )
 HOMES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")  # not user's code
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's kind and reason, in one line; of a DataLoader's worker, what it raised.
-
-    >>> one_line(ValueError("too long\\n  by 3"))
-    'ValueError: too long'
-    """
-    lines = [line.strip(" .:") for line in str(error).splitlines() if line.strip(" .:")]
-    if lines and lines[0].startswith("Caught "):
-        return lines[-1][:300]
-    name = type(error).__name__
-    return f"{name}: {lines[0][:300]}" if lines else name
 
 
 # ---- models

@@ -75,6 +75,11 @@ def _made(
     return ids.to(dtype)
 
 
+def first_and_last(examples: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """The two of several examples that differ most in size, or the only one."""
+    return [*examples[:1], *examples[1:][-1:]]
+
+
 def resized(t: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor in another shape of the same rank: its last items, repeated where they are too few.
 

@@ -28,6 +28,11 @@ def is_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
 
 
+def draws_random(graph: fx.Graph) -> bool:
+    """Whether two runs of the graph differ, on the same inputs."""
+    return any(isinstance(n.target, OpOverload) and is_random(n) for n in graph.nodes)
+
+
 def mutates_views(graph: fx.Graph) -> bool:
     """Whether an in-place operator writes to a buffer, or to memory that another node reads later.
 

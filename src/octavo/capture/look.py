@@ -18,12 +18,12 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
-from ..errors import CaptureError, DataError
+from ..errors import CaptureError, DataError, one_line
 from ..graph.compare import EXACT, difference
 from ..graph.interpreter import observe_values
 from ..graph.names import describe, module_path
 from .examples import Shapes, resized
-from .inplace import is_random
+from .inplace import draws_random
 from .signature import Signature
 from .unchanged import unchanged
 
@@ -60,13 +60,9 @@ class Comparison:
     def __init__(self, model: nn.Module, module: fx.GraphModule, signature: Signature) -> None:
         self.model, self.module, self.signature = model, module, signature
         values = [n.meta["val"] for n in module.graph.find_nodes(op="placeholder")]
-        self.fixed: dict[
-            int, Any
-        ] = {}  # number -> symbol of the sizes that tracing has fixed at it
+        self.fixed: dict[int, Any] = {}  # a size that tracing has fixed -> its symbol
         self.sizes = [[self._symbol(d) for d in v.shape] for v in values]
-        self.exact = not any(
-            isinstance(n.target, torch._ops.OpOverload) and is_random(n) for n in module.graph.nodes
-        )
+        self.exact = not draws_random(module.graph)
         self.agreed: list[Shapes] = []
 
     def _symbol(self, size: Any) -> Any:
@@ -118,7 +114,7 @@ class Comparison:
             try:
                 got = self.module(*inputs)
             except Exception as e:
-                return f"an error ({str(e).splitlines()[0] if str(e) else type(e).__name__:.200})"
+                return f"an error ({one_line(e)})"
         least = EXACT if self.exact else -torch.inf
         found = difference(expected.outputs, got, least)
         if not found and difference(expected.inputs, inputs, least):

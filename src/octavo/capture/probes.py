@@ -65,9 +65,8 @@ def _sources(node: fx.Node) -> Iterator[fx.Node]:
 def without_probes(module: fx.GraphModule, signature: Signature) -> fx.GraphModule:
     """The module, changed in place to return the model's own outputs only."""
     output = module.graph.output_node()
-    count = signature.out_spec.num_leaves - len(signature.results)
-    if len(output.args[0]) > count:  # type: ignore[arg-type]
-        output.args = (output.args[0][:count],)  # type: ignore[index]
+    if len(output.args[0]) > signature.returned:  # type: ignore[arg-type]
+        output.args = (output.args[0][: signature.returned],)  # type: ignore[index]
         module.graph.eliminate_dead_code()
         module.recompile()
     return module

@@ -138,6 +138,11 @@ class Signature:
     def _not_one(self) -> set[tuple[int, int]]:
         return {(i, d) for i, d, _ in self.fixed if self.inputs[i][1][d] is None}
 
+    @property
+    def returned(self) -> int:
+        """How many of the graph's outputs are the model's; further ones are for measuring."""
+        return self.out_spec.num_leaves - len(self.results)
+
     def unusual(self, tensors: Sequence[Tensor]) -> str:
         """Which input is of another scale than in calibration; an empty string for none."""
         for i, (t, seen) in enumerate(zip(tensors, self.values, strict=False)):
@@ -147,7 +152,7 @@ class Signature:
 
     def unflatten(self, outputs: Any) -> Any:
         """The model's output structure, from the graph's flat outputs."""
-        leaves = list(outputs)[: self.out_spec.num_leaves - len(self.results)]
+        leaves = list(outputs)[: self.returned]
         for i, dtype in enumerate(self.output_types):
             leaves[i] = leaves[i].to(getattr(torch, dtype)) if dtype else leaves[i]
         for position, value in self.results:

@@ -21,8 +21,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import fx
 
+from ..capture.examples import first_and_last
 from ..capture.signature import Signature
-from ..errors import EngineError, RangeWarning
+from ..errors import EngineError, RangeWarning, one_line
 from ..graph.compare import difference
 
 
@@ -125,9 +126,7 @@ def disagreement(
 ) -> tuple[Sequence[torch.Tensor], str] | None:
     """Example inputs on which an engine's outputs are not the reference's, and how they differ."""
     least = least_agreement(program, compiled.agreement)
-    # the last is of one sample if possible
-    found = [*examples(program.signature)]
-    for inputs in (found[0], *found[1:][-1:]):
+    for inputs in first_and_last([*examples(program.signature)]):  # the last of one sample
         try:
             expected = program.graph_module(*inputs)
         except Exception:  # made from ranges alone, an example may not be a call it takes
@@ -135,7 +134,7 @@ def disagreement(
         try:
             reason = difference(expected, compiled.run(inputs), least)
         except Exception as e:
-            reason = f"an error: {str(e).splitlines()[0]:.200}"
+            reason = f"an error: {one_line(e)}"
         if reason:
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             return inputs, f"on inputs of shape {shapes}, {reason}"
@@ -169,9 +168,19 @@ def _has_single(signature: Signature, inputs: Sequence[torch.Tensor]) -> bool:
     return any(d is None and n == 1 for (_, s), t in pairs for d, n in zip(s, t.shape, strict=True))
 
 
-def warn_of_range(signature: Signature, inputs: Sequence[torch.Tensor]) -> None:
+class Called(Protocol):
+    """A quantized or compiled model, which knows whether it has been called."""
+
+    signature: Signature
+    called: bool
+
+
+def warn_of_range(model: Called, inputs: Sequence[torch.Tensor]) -> None:
     """RangeWarning if the first call of a model is of another scale than calibration."""
-    if found := signature.unusual(inputs):
+    if model.called or torch.compiler.is_compiling():
+        return
+    model.called = True
+    if found := model.signature.unusual(inputs):
         warnings.warn(
             f"{found}: quantization clips or flattens them. Prepare the inputs as for calibration",
             RangeWarning,
@@ -214,9 +223,7 @@ class EngineModel(ABC):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called like the model; returns the model's output structure, of torch tensors."""
         inputs = self.flatten(args, kwargs)
-        if not self.called:
-            self.called = True
-            warn_of_range(self.signature, inputs)
+        warn_of_range(self, inputs)
         return self.signature.unflatten(self.run(inputs))
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
+from ..capture.examples import first_and_last
 from ..capture.float_graph import FloatGraph, copied
-from ..capture.inplace import is_random
+from ..capture.inplace import draws_random
 from ..errors import ConversionError, OctavoError
 from ..graph.compare import difference
 from ..graph.verify import checkpoint
@@ -78,9 +78,9 @@ def run_passes(graph: FloatGraph) -> FloatGraph:
 @torch.no_grad()
 def _difference(before: FloatGraph, after: FloatGraph) -> str:
     """How the outputs differ, at the smallest and largest sizes known; an empty string if not."""
-    random = any(isinstance(n.target, OpOverload) and is_random(n) for n in before.graph.nodes)
-    examples = before.signature.examples(()) if before.signature and not random else []
-    for inputs in examples[:1] + examples[1:][-1:]:
+    if before.signature is None or draws_random(before.graph):
+        return ""
+    for inputs in first_and_last(before.signature.examples(())):
         try:
             expected = before.module(*inputs)
         except Exception:  # made from ranges alone, an example may not be a call it takes

@@ -113,7 +113,10 @@ class CompiledModel(EngineModel):
             return True
         other = CompiledModel(self.core, self.model, self.signature, self.settings)
         other.use_one_for_any_shape()
-        return self.is_right(other)
+        right = self.is_right(other)
+        if right and None in other.by_shape:  # compiled for that comparison
+            self.by_shape[None] = other.by_shape[None]
+        return right
 
     def _any_shape(self) -> Any:
         if None not in self.by_shape:
