@@ -18,7 +18,6 @@ from ..graph.tensors import attribute
 from ..sites.rules.base import Rule
 from ..sites.sites import Sites
 from .observers import Observer, make_observer, merged
-from .samples import count
 
 Watch = Callable[[fx.Node, Mapping[str, Any]], None]
 
@@ -57,7 +56,8 @@ class Ranges:
         Values are freed at their last use, so memory is that of one forward pass.
         """
         self._forget()
-        samples = self._count(inputs)
+        first = inputs[0] if inputs else None
+        samples = max(first.shape[0], 1) if isinstance(first, Tensor) and first.dim() else 1
 
         def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
             if node in self.observers:
@@ -95,15 +95,6 @@ class Ranges:
             Interpreter(module, see).run(*inputs)
             totals.append(macs.total())
         return max(totals)
-
-    def _count(self, inputs: Sequence[Any]) -> int:
-        """How many samples a call has, for the multiply-adds of each."""
-        if self.sites.graph.signature is not None:
-            return count(inputs, self.sites.graph.batched)
-        first = (
-            inputs[0] if inputs else None
-        )  # traced by torch.fx: the first dimension is the batch
-        return max(first.shape[0], 1) if isinstance(first, Tensor) and first.dim() else 1
 
     def _forget(self) -> None:
         self._groups.clear()
