@@ -12,7 +12,7 @@ from pathlib import Path
 from ..engines.base import EngineModel, compile_program, disagreement
 from ..engines.onnx.engine import run_file
 from ..engines.onnx.export import to_onnx
-from ..engines.openvino.compiled import CompiledModel, import_openvino
+from ..engines.openvino.compiled import CompiledModel, import_openvino, openvino_core
 from ..engines.openvino.convert import build
 from ..errors import EngineError, FormatError
 from ..model import QuantizedModel
@@ -68,9 +68,9 @@ def _to_ir(model: QuantizedModel, path: Path) -> None:
 
 def _run_ir(model: QuantizedModel, path: Path) -> EngineModel:
     """The file as others run it: for any shape."""
-    core = import_openvino().Core()
+    built = openvino_core().read_model(path)
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = CompiledModel(core, core.read_model(path), model.signature, settings)
+    compiled = CompiledModel(built, model.signature, settings)
     compiled.use_one_for_any_shape()
     return compiled
 

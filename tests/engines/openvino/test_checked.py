@@ -69,7 +69,7 @@ def test_what_stays_wrong_is_refused(q, monkeypatch):
 
     monkeypatch.setattr(checked, "disagreement", lambda *args: (q.signature.examples(())[0], "no"))
     with pytest.raises(EngineError, match="something else than the reference: no"):
-        compile_checked(__import__("openvino").Core(), q, {}, check=True)
+        compile_checked(q, {}, check=True)
 
 
 @pytest.mark.parametrize("engine", ["torch_int8", "onnxruntime"])

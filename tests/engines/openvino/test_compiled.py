@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -61,3 +64,25 @@ def test_a_model_that_openvino_does_not_compile(residual, monkeypatch):
     monkeypatch.setattr(CompiledModel, "_compile", fail)
     with pytest.raises(EngineError, match="cannot compile this model: no kernel"):
         residual.compile(check=False)(images(1))
+
+
+DROPPED_IN_A_THREAD = """
+import faulthandler, gc, os, signal, threading
+import torch, octavo
+
+faulthandler.enable()  # signals are handled on a stack of their own
+held = [octavo.quantize(torch.nn.Linear(8, 8).eval(), [torch.rand(4, 8)]).compile()]
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_another_thread_dropped_the_model():
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED_IN_A_THREAD], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "handled\n"

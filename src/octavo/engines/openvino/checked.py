@@ -25,9 +25,7 @@ from .table import Unsupported
 ATTEMPTS = 8  # operators found wrong, one after the other, before giving up
 
 
-def compile_checked(
-    core: Any, program: Program, settings: dict[str, Any], check: bool
-) -> EngineModel:
+def compile_checked(program: Program, settings: dict[str, Any], check: bool) -> EngineModel:
     """The model in OpenVINO, but for operators that it lacks or computes wrongly.
 
     Warns (PartitionWarning) if PyTorch runs some of it. EngineError if what is left still computes
@@ -35,7 +33,7 @@ def compile_checked(
     """
     excluded: dict[str, str] = {}  # name of a node -> why PyTorch runs it
     for _ in range(ATTEMPTS):
-        model = _compiled(core, program, settings, excluded)
+        model = _compiled(program, settings, excluded)
         found = disagreement(model, program) if check else None
         if found is not None and isinstance(model, CompiledModel):
             reason = found[1]
@@ -53,7 +51,7 @@ def compile_checked(
                 model.is_right = lambda other: disagreement(other, program) is None
             return model
         inputs, reason = found
-        wrong = _first_wrong(core, program, settings, excluded, inputs)
+        wrong = _first_wrong(program, settings, excluded, inputs)
         if all(n.name in excluded for n in wrong):
             break
         first = f"{full_name(wrong[0])} (OpenVINO computes something else: {reason})"
@@ -64,9 +62,7 @@ def compile_checked(
     )
 
 
-def _compiled(
-    core: Any, program: Program, settings: dict[str, Any], excluded: dict[str, str]
-) -> EngineModel:
+def _compiled(program: Program, settings: dict[str, Any], excluded: dict[str, str]) -> EngineModel:
     """The model without the excluded nodes in OpenVINO; adds to them those that it cannot run."""
     module, signature = program.graph_module, program.signature
     converter = OperatorConverter(module, signature)
@@ -75,8 +71,8 @@ def _compiled(
         try:
             if not excluded.keys() & names:
                 built = Builder(module, signature, converter).build()
-                return CompiledModel(core, built, signature, settings)
-            return PartitionedModel(core, converter, settings, excluded)
+                return CompiledModel(built, signature, settings)
+            return PartitionedModel(converter, settings, excluded)
         except Unsupported as e:
             if e.node is None or e.node.name in excluded:
                 raise EngineError(f"OpenVINO cannot run this model: {e}") from e
@@ -84,7 +80,6 @@ def _compiled(
 
 
 def _first_wrong(
-    core: Any,
     program: Program,
     settings: dict[str, Any],
     excluded: dict[str, str],
@@ -102,7 +97,7 @@ def _first_wrong(
     def is_wrong(node: fx.Node) -> bool:
         part = GraphProgram(_up_to(program.graph_module, node), program.signature)
         try:
-            got = _compiled(core, part, settings, dict(excluded)).run(inputs)
+            got = _compiled(part, settings, dict(excluded)).run(inputs)
         except (EngineError, RuntimeError):
             return True
         return bool(difference([values[node]], got, least))

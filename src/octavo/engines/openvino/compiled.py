@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+@cache
+def openvino_core() -> Any:
+    """The one openvino.Core of this process, which is never dropped.
+
+    OpenVINO gives the thread that makes a Core a stack for signal handlers, and frees it with the
+    Core. If another thread drops the Core, the next signal that Python handles ends the process
+    (seen in OpenVINO 2026.4).
+    """
+    return import_openvino().Core()
+
+
 class CompiledModel(EngineModel):
     """A model compiled for OpenVINO.
 
@@ -43,10 +54,10 @@ class CompiledModel(EngineModel):
     shapes = 8
 
     def __init__(
-        self, core: Any, built: openvino.Model, signature: Signature, settings: dict[str, Any]
+        self, built: openvino.Model, signature: Signature, settings: dict[str, Any]
     ) -> None:
         super().__init__(signature)
-        self.core, self.model, self.settings = core, built, settings
+        self.model, self.settings = built, settings
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
         self.is_right: Callable[[CompiledModel], bool] = lambda model: True
         self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
@@ -72,7 +83,7 @@ class CompiledModel(EngineModel):
     def profile(self, inputs: Sequence[torch.Tensor], rounds: int) -> list[ProfiledOperator]:
         """See `EngineModel.profile`. The model is compiled again, with OpenVINO's timers on."""
         settings = self.settings | {"PERF_COUNT": True}
-        timed = CompiledModel(self.core, self.model, self.signature, settings)
+        timed = CompiledModel(self.model, self.signature, settings)
         timed.run(inputs)  # compiles
         (request,) = (r.request for r in timed.local.requests.values())
         milliseconds: Counter[str] = Counter()
@@ -111,7 +122,7 @@ class CompiledModel(EngineModel):
     def _any_shape_is_right(self) -> bool:
         if self.shapes == 0:
             return True
-        other = CompiledModel(self.core, self.model, self.signature, self.settings)
+        other = CompiledModel(self.model, self.signature, self.settings)
         other.use_one_for_any_shape()
         right = self.is_right(other)
         if right and None in other.by_shape:  # compiled for that comparison
@@ -133,7 +144,7 @@ class CompiledModel(EngineModel):
         if shapes is not None:
             outputs = [p.output(0) for p in model.get_parameters()]
             model.reshape(dict(zip(outputs, shapes, strict=True)))
-        return self.core.compile_model(model, "CPU", self.settings)
+        return openvino_core().compile_model(model, "CPU", self.settings)
 
 
 class _Request:

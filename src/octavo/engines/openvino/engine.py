@@ -29,7 +29,7 @@ def openvino_engine(
     hint: "latency" (one call at a time is fastest) or "throughput" (many at once).
     check: compare the compiled model with the reference on a few inputs.
     """
-    openvino = import_openvino()
+    import_openvino()
     if hint not in ("latency", "throughput"):
         raise EngineError(f"hint={hint!r}: choose 'latency' or 'throughput'")
     # By default OpenVINO computes the float operators in bfloat16 on CPUs that have it. That costs
@@ -42,4 +42,4 @@ def openvino_engine(
         settings["INFERENCE_NUM_THREADS"] = threads
     from .checked import compile_checked
 
-    return compile_checked(openvino.Core(), model, settings, check)
+    return compile_checked(model, settings, check)

@@ -29,6 +29,7 @@ from ...graph.compare import difference
 from ...graph.interpreter import observe_values
 from ...graph.names import full_name
 from ..base import examples
+from .compiled import openvino_core
 
 LEAST = 50.0  # dB: OpenVINO approximates some functions
 Values = dict[fx.Node, Any]
@@ -105,7 +106,7 @@ class OperatorConverter:
         with torch.no_grad(), quiet():
             program = torch.export.export(alone, example, dynamic_shapes=free)
             model = openvino.convert_model(TorchFXPythonDecoder.from_exported_program(program))
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         for call, values in zip(calls, self.runs, strict=True):
             got = compiled([t.contiguous().numpy(force=True) for t in call]).to_tuple()
             if difference(_leaves(values[node]), [torch.from_numpy(g) for g in got], LEAST):

@@ -41,7 +41,6 @@ class PartitionedModel(EngineModel):
 
     def __init__(
         self,
-        core: Any,
         converter: OperatorConverter,
         settings: dict[str, Any],
         excluded: Collection[str],
@@ -50,7 +49,7 @@ class PartitionedModel(EngineModel):
         self.placeholders = converter.module.graph.find_nodes(op="placeholder")
         self.segments = Partition(converter, excluded).segments()
         for segment in self.segments:
-            segment.compile(core, settings)
+            segment.compile(settings)
 
     @property
     def in_pytorch(self) -> tuple[str, ...]:
@@ -184,13 +183,13 @@ class Segment:
         nodes = [n for n in nodes if n.target not in ops.ALL and not is_operator(n, "sym_size")]
         return [full_name(n) for n in nodes]
 
-    def compile(self, core: Any, settings: dict[str, Any]) -> None:
+    def compile(self, settings: dict[str, Any]) -> None:
         """Compile for OpenVINO, if it supports all nodes and a layer or product is among them."""
         supported = self.own and all(self.partition.in_openvino[n] for n in self.own)
         if supported and any(operator_of(n).macs for n in self.graph.nodes):
             originals = {copy: node for node, copy in self.copies.items()}
             builder = Builder(self.module, self.signature, self.partition.converter, originals)
-            self.compiled = CompiledModel(core, builder.build(), self.signature, settings)
+            self.compiled = CompiledModel(builder.build(), self.signature, settings)
 
     def run(self, inputs: Sequence[Tensor]) -> Sequence[Any]:
         """The outputs. If OpenVINO fails to run it, PyTorch does, now and in later calls."""
