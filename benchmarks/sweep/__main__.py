@@ -6,8 +6,9 @@
     python -m benchmarks.sweep --json sweep.json --markdown docs/coverage.md
 
 Each architecture of `architectures.py` runs in a process of its own with a time limit: quantized
-on 8 random inputs, saved and loaded for OpenVINO, then called with another batch size (and length
-of sequence) on both engines.
+on 8 random inputs at batches of 4, saved and loaded for OpenVINO, then called with batches of 3
+and 1 (the second of another length, if it takes sequences) on both engines. The SQNR is the lower
+of the two.
 SQNR is against the float model on inputs that calibration did not see; weights are random.
 "int8" is the share of multiply-adds of convolutions, linear layers and matrix products.
 """

@@ -24,6 +24,7 @@ class Result:
     seconds: float | None = None
     warned: str = ""
     float_sites: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_low(self) -> bool:
@@ -38,6 +39,7 @@ def line(r: Result) -> str:
     note = f"{r.step}: {r.error}" if r.error else ""
     if not note and r.is_low:
         note = r.warned or "; ".join(f"{n} x {site}" for site, n in r.float_sites.items())
+    note = "; ".join([note] * bool(note) + r.notes)
     return f"| {' | '.join([r.name, *figures, note.replace('|', '/')])} |"
 
 

@@ -57,5 +57,7 @@ def test_a_low_architecture_tells_its_float_sites():
     failed = sweep.Result("other", "build", error="took more than 3 s")
     assert sweep.line(low) == "| net | 50.0% | 12.0 | 40.0 | 1.0 | 2 x mul: a / b |"
     assert sweep.line(failed) == "| other |  |  |  |  | build: took more than 3 s |"
+    fixed = sweep.Result("net", "done", "", 0.5, 12.0, 40.0, 1.0, "slow", notes=["only 3 | 4"])
+    assert sweep.line(fixed) == "| net | 50.0% | 12.0 | 40.0 | 1.0 | slow; only 3 / 4 |"
     text = sweep.as_markdown([low, failed])
     assert text.startswith("2 architectures, 1 captured, 1 quantized and run on both engines; 0 of")

@@ -38,9 +38,10 @@ def unlike(t: Tensor, values: InputValues) -> str:
     low, high, *_ = values
     some = t.detach().reshape(-1)
     some = some[:: max(1, some.numel() // SOME)].double()
+    some = some[some.isfinite()]  # infinite ones, as in masks, were not counted either
     far = (some < low - (high - low) / 2) | (some > high + (high - low) / 2)
     flat = some.numel() > 1 and 0 < float(some.std()) < (high - low) / 255
-    if far.double().mean() <= 0.5 and not flat:
+    if not some.numel() or (far.double().mean() <= 0.5 and not flat):
         return ""
     return (
         f"holds values from {some.min():.4g} to {some.max():.4g}; in calibration they went from "
@@ -83,11 +84,16 @@ def first_and_last(examples: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor,
 def resized(t: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor in another shape of the same rank: its last items, repeated where they are too few.
 
-    The last rather than the first: a sample that depends on those before it shows.
+    The last rather than the first: a sample that depends on those before it shows. Repeated numbers
+    are larger, by an eighth each time: a maximum over too few of them shows.
     """
     for dim, size in enumerate(shape):
         have = t.shape[dim]
         if have != size and have:
             first = math.ceil(size / have) * have - size
-            t = t.index_select(dim, torch.arange(first, first + size, device=t.device) % have)
+            where = torch.arange(first, first + size, device=t.device)
+            t = t.index_select(dim, where % have)
+            if t.is_floating_point():
+                larger = 1 + (where[-1] // have - where // have) / 8
+                t = t * larger.to(t.dtype).view([-1] + [1] * (t.dim() - 1 - dim))
     return t

@@ -37,7 +37,8 @@ class Look:
 
     fixed: sizes at another value of which the graph is not the model.
     not_one: sizes at which it is the model, unless they are 1.
-    shapes: the shapes at which both agreed; a batch of 1, if possible, first.
+    shapes: the shapes at which both agreed; first a batch of 1, if possible, then all free sizes
+        at another value at once.
     batch: for each input, whether its first dimension counts independent samples.
     """
 
@@ -80,11 +81,11 @@ class Comparison:
         """The inputs' dimensions of this size."""
         return [(i, d) for i, s in enumerate(self.sizes) for d, n in enumerate(s) if n == symbol]
 
-    def at(self, tensors: Sequence[Tensor], symbol: Any, size: int) -> list[Tensor]:
-        """The tensors with another size; sizes computed from it follow."""
+    def at(self, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> list[Tensor]:
+        """The tensors with other sizes (by symbol); sizes computed from them follow."""
         have = {n: t.shape[d] for t, s in zip(tensors, self.sizes, strict=True)
                 for d, n in enumerate(s) if n is not None}  # fmt: skip
-        have[symbol] = size
+        have |= sizes
         shapes = [
             [int(n.xreplace(have)) if n is not None else t.shape[d] for d, n in enumerate(s)]
             for t, s in zip(tensors, self.sizes, strict=True)
@@ -120,7 +121,7 @@ class Comparison:
         if not found and difference(expected.inputs, inputs, least):
             found = "it writes to its inputs"
         if not found:
-            self.agreed.append(tuple(tuple(t.shape) for t in tensors))
+            self.agreed.append(_shapes(tensors))
         return found
 
 
@@ -175,8 +176,40 @@ def second_look(
         size = base[i].shape[d]
         seen = [c[i].shape[d] for c in calls]
         fixed |= _other(compare, alone, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2])
-    agreed = dict.fromkeys([tuple(tuple(t.shape) for t in alone), *compare.agreed])
+    together, reason = _together(compare, alone, fixed)
+    fixed |= dict.fromkeys(together, reason) if reason else {}
+    agreed = dict.fromkeys([_shapes(alone), *reversed(compare.agreed)])
     return Look(fixed, {p: r for p, r in not_one.items() if p not in fixed}, tuple(agreed), counted)
+
+
+def _shapes(tensors: Sequence[Tensor]) -> Shapes:
+    return tuple(tuple(t.shape) for t in tensors)
+
+
+def _together(
+    compare: Comparison, tensors: Sequence[Tensor], fixed: Limits
+) -> tuple[list[tuple[int, int]], str]:
+    """All sizes that are free and have agreed at another value, at that value at once.
+
+    The places of those but the first, and how the graph differs from the model there.
+    """
+    sizes: dict[Any, int] = {}
+    places: list[tuple[int, int]] = []
+    for symbol in dict.fromkeys(n for s in compare.sizes for n in s if n is not None):
+        where = compare.places(symbol)
+        i, d = where[0]
+        others = {shapes[i][d] for shapes in compare.agreed} - {tensors[i].shape[d]}
+        if others and symbol.is_Symbol and not fixed.keys() & set(where):
+            places += where if sizes else []
+            sizes[symbol] = max(others)
+    if len(sizes) < 2:
+        return [], ""
+    try:
+        other = compare.at(tensors, sizes)
+        outputs = compare.expected(other)
+    except Exception:  # the model does not take these together
+        return [], ""
+    return places, _reason(compare, other, outputs, places)
 
 
 def _few(
@@ -210,7 +243,7 @@ def _runs(
         if size < 1 or size == tensors[i].shape[d]:
             continue
         try:
-            other = compare.at(tensors, symbol, size)
+            other = compare.at(tensors, {symbol: size})
             outputs = compare.expected(other)
         except Exception:  # the model does not take this size: nothing to compare
             continue
@@ -220,16 +253,18 @@ def _runs(
 def _other(
     compare: Comparison, tensors: Sequence[Tensor], symbol: Any, sizes: Sequence[int]
 ) -> dict[tuple[int, int], str]:
-    """Why a size is not free: the first two other values that the model takes tell."""
+    """Why a size is not free: the first larger and smaller ones that the model takes tell."""
     places = compare.places(symbol)
-    tried = 0
-    for other, outputs in _runs(compare, tensors, symbol, sizes):
+    i, d = places[0]
+    size = tensors[i].shape[d]
+    runs = [
+        next(_runs(compare, tensors, symbol, [s for s in sizes if (s > size) == larger]), None)
+        for larger in (True, False)
+    ]
+    for other, outputs in filter(None, runs):
         if reason := _reason(compare, other, outputs, places):
             return dict.fromkeys(places, reason)
-        tried += 1
-        if tried == 2:
-            break
-    if tried:
+    if any(runs):
         return {}
     reason = f"the model itself ran at none of the other sizes tried ({', '.join(map(str, sizes))})"
     return dict.fromkeys(places, reason)

@@ -19,16 +19,19 @@ AUTOCAST = torch.ops.higher_order.wrap_with_autocast
 def widened(module: fx.GraphModule, signature: Signature) -> tuple[fx.GraphModule, Signature]:
     """The graph in float32, if the model computes in other types; its outputs keep their types.
 
-    Types are those of the parameters, and of enabled autocast regions, which are inlined later.
+    Types are those of the parameters, or of the inputs of a model without any, and of enabled
+    autocast regions, which are inlined later.
     Casts to other types that the model makes elsewhere stay. The module's own tensors are replaced,
     not changed.
     """
-    types = {p.dtype for p in module.parameters()} & FLOATS | _autocast_types(module)
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    kinds = kinds or {n.meta["val"].dtype for n in module.graph.find_nodes(op="placeholder")}
+    types = kinds & FLOATS | _autocast_types(module)
     if not types:
         return module, signature
     outputs = module.graph.output_node().args[0]
-    kinds = [n.meta["val"].dtype if isinstance(n, fx.Node) else None for n in outputs]  # type: ignore[union-attr]
-    names = tuple(str(k).removeprefix("torch.") if k in types else "" for k in kinds)
+    returned = [n.meta["val"].dtype if isinstance(n, fx.Node) else None for n in outputs]  # type: ignore[union-attr]
+    names = tuple(str(k).removeprefix("torch.") if k in types else "" for k in returned)
     _widen(module, types)
     inputs = tuple(
         ("float32" if getattr(torch, dtype) in types else dtype, shape)

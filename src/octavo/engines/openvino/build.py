@@ -22,6 +22,7 @@ from ..qdq import Dequantize, Quantize
 from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
 from .faults import doubles_scale, forgets_sign, joins_sequence, loses_bound
 from .frontend import OperatorConverter, splice
+from .guards import all_guards, inside
 from .shapes import size_of
 from .sizes import Real
 from .table import TABLE, Unsupported
@@ -56,9 +57,18 @@ class Builder:
         self.converter, self.originals = converter, originals or {}
         self.values: dict[fx.Node, Any] = {}
         self.rows: dict[fx.Node, Rows] = {}
+        self.guards: list[tuple[str, Output]] = []  # operator that reads by index, if it is right
 
-    def build(self) -> openvino.Model:
-        """The whole model; Unsupported, naming the node, for an operator outside the table."""
+    @property
+    def guarded(self) -> tuple[str, ...]:
+        """The operators that the last output of a guarded model tells about."""
+        return tuple(name for name, _ in self.guards)
+
+    def build(self, guarded: bool = False) -> openvino.Model:
+        """The whole model; Unsupported, naming the node, for an operator outside the table.
+
+        guarded: one more output for the `guards`, if there are any.
+        """
         inputs = iter(self.signature.inputs)
         parameters = []
         for node in self.module.graph.nodes:
@@ -69,6 +79,8 @@ class Builder:
                 self.values[node] = self.lower(node)
             elif node.op == "output":
                 results = [self.result(v) for v in node.args[0]]
+        if guarded and self.guards:
+            results.append(ov.result(all_guards([g for _, g in self.guards])))
         return openvino.Model(results, parameters, "octavo")
 
     def lower(self, node: fx.Node) -> Any:
@@ -165,6 +177,7 @@ class Builder:
         lower = TABLE.get(target) or functools.partial(WEIGHTED[target], self)
         try:
             value = self.named(lower(*args, **kwargs), node)
+            self.guards += [(full_name(node), g) for g in inside(target, args)]
         # raised by openvino, by numpy, and by entries for arguments that they do not take
         except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError) as e:
             raise Unsupported(f"{describe(node)}: {e}") from e

@@ -70,8 +70,9 @@ def _compiled(program: Program, settings: dict[str, Any], excluded: dict[str, st
     while True:
         try:
             if not excluded.keys() & names:
-                built = Builder(module, signature, converter).build()
-                return CompiledModel(built, signature, settings)
+                builder = Builder(module, signature, converter)
+                built = builder.build(guarded=True)
+                return CompiledModel(built, signature, settings, builder.guarded)
             return PartitionedModel(converter, settings, excluded)
         except Unsupported as e:
             if e.node is None or e.node.name in excluded:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...capture.signature import Signature
-from ...errors import EngineError
+from ...errors import DataError, EngineError
 from ..base import EngineModel, ProfiledOperator
 from .profile import executed_operators
 
@@ -49,15 +49,21 @@ class CompiledModel(EngineModel):
     Each combination of input shapes is compiled on first use, since static shapes are faster. From
     the ninth combination on (`shapes`), one model for any shape is used, if `is_right` says so of
     it; else the oldest combination makes room. It may be called from several threads at once.
+
+    guards: the operators of which the model's last output tells whether they read inside.
     """
 
     shapes = 8
 
     def __init__(
-        self, built: openvino.Model, signature: Signature, settings: dict[str, Any]
+        self,
+        built: openvino.Model,
+        signature: Signature,
+        settings: dict[str, Any],
+        guards: Sequence[str] = (),
     ) -> None:
         super().__init__(signature)
-        self.model, self.settings = built, settings
+        self.model, self.settings, self.guards = built, settings, guards
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
         self.is_right: Callable[[CompiledModel], bool] = lambda model: True
         self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
@@ -77,13 +83,23 @@ class CompiledModel(EngineModel):
         request = self._request(tuple(a.shape for a in arrays))
         for i, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
             request.bind(i, array if array.dtype == dtype else array.astype(dtype))
-        results = request.infer(share_outputs=True).to_tuple()
+        try:
+            results = request.infer(share_outputs=True).to_tuple()
+        except RuntimeError as e:
+            shapes = ", ".join(str(a.shape) for a in arrays)
+            reason = str(e).strip().splitlines()[-1]
+            raise EngineError(
+                f"OpenVINO cannot run this model on inputs of shapes {shapes}: {reason}"
+            ) from e
+        if self.guards:
+            *results, are_inside = results
+            _refuse_outside(self.guards, are_inside)
         return [torch.from_numpy(np.array(r)) for r in results]
 
     def profile(self, inputs: Sequence[torch.Tensor], rounds: int) -> list[ProfiledOperator]:
         """See `EngineModel.profile`. The model is compiled again, with OpenVINO's timers on."""
         settings = self.settings | {"PERF_COUNT": True}
-        timed = CompiledModel(self.model, self.signature, settings)
+        timed = CompiledModel(self.model, self.signature, settings, self.guards)
         timed.run(inputs)  # compiles
         (request,) = (r.request for r in timed.local.requests.values())
         milliseconds: Counter[str] = Counter()
@@ -122,7 +138,7 @@ class CompiledModel(EngineModel):
     def _any_shape_is_right(self) -> bool:
         if self.shapes == 0:
             return True
-        other = CompiledModel(self.model, self.signature, self.settings)
+        other = CompiledModel(self.model, self.signature, self.settings, self.guards)
         other.use_one_for_any_shape()
         right = self.is_right(other)
         if right and None in other.by_shape:  # compiled for that comparison
@@ -145,6 +161,17 @@ class CompiledModel(EngineModel):
             outputs = [p.output(0) for p in model.get_parameters()]
             model.reshape(dict(zip(outputs, shapes, strict=True)))
         return openvino_core().compile_model(model, "CPU", self.settings)
+
+
+def _refuse_outside(names: Sequence[str], are_inside: Sequence[bool]) -> None:
+    """DataError naming the first operator with an index outside of the tensor that it reads."""
+    for name, is_inside in zip(names, are_inside, strict=True):
+        if not is_inside:
+            raise DataError(
+                f"{name}: an index is outside of the tensor that it reads from, for which PyTorch "
+                "raises IndexError. Check this call's ids, and its length if the network computes "
+                "positions"
+            )
 
 
 class _Request:

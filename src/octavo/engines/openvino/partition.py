@@ -189,7 +189,8 @@ class Segment:
         if supported and any(operator_of(n).macs for n in self.graph.nodes):
             originals = {copy: node for node, copy in self.copies.items()}
             builder = Builder(self.module, self.signature, self.partition.converter, originals)
-            self.compiled = CompiledModel(builder.build(), self.signature, settings)
+            built = builder.build(guarded=True)
+            self.compiled = CompiledModel(built, self.signature, settings, builder.guarded)
 
     def run(self, inputs: Sequence[Tensor]) -> Sequence[Any]:
         """The outputs. If OpenVINO fails to run it, PyTorch does, now and in later calls."""
@@ -197,7 +198,7 @@ class Segment:
             return self.module(*inputs)
         try:
             return compiled.run(inputs)
-        except (EngineError, RuntimeError):
+        except EngineError:
             outputs = self.module(*inputs)  # raises if the inputs are wrong
             self.compiled = None
             return outputs
