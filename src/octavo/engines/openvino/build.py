@@ -20,7 +20,7 @@ from ...graph.operators import operator_of
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
 from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
-from .faults import doubles_scale, forgets_sign, joins_sequence, loses_bound
+from .faults import doubles_scale, forgets_sign, joins_sequence, loses_bound, saturates
 from .frontend import OperatorConverter, splice
 from .guards import all_guards, inside
 from .shapes import size_of
@@ -279,6 +279,8 @@ def _conv_transpose(b: Builder, x: Output, w: Any, bias: Any, *options: Any) -> 
     stride, pads, output_padding, groups, dilation = options
     if any(isinstance(p, Output) for p in output_padding):
         return _conv_transpose_to(b, x, w, bias, *options)
+    if saturates(stride, dilation):
+        x = _apart(x)
     settings = {"strides": stride, "pads_begin": pads, "pads_end": pads, "dilations": dilation}
     forms = ov.convolution_backprop_data, ov.group_convolution_backprop_data
     return _convolve(b, forms, x, w, bias, groups, output_padding=output_padding, **settings)

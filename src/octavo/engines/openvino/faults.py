@@ -4,7 +4,7 @@ Each function tells from the graph whether a fault may strike; `build` then writ
 form that it spares.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from openvino import Output
@@ -32,6 +32,14 @@ def doubles_scale(convolution: fx.Node) -> bool:
     """
     users = _readers(convolution)
     return convolution.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
+
+
+def saturates(stride: Sequence[int], dilation: Sequence[int]) -> bool:
+    """Whether OpenVINO adds products of an int8 transposed convolution in 16 bits.
+
+    It does so where both stride and dilation are above 1: sums end at 32,767.
+    """
+    return max(stride) > 1 and max(dilation) > 1
 
 
 def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
