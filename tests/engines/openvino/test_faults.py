@@ -144,10 +144,20 @@ def test_tiny_values_below_zero(size):
 
 
 @pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d])
-@pytest.mark.parametrize("options", [{"stride": 2}, {"dilation": 2}, {"stride": 2, "dilation": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"stride": 2, "dilation": 2},
+        {"padding": 2},
+        {"padding": 3},
+    ],
+    ids=str,
+)
 def test_sums_of_large_products_in_transposed_convolutions(kind, options):
-    """With stride and dilation, sums were cut at 32,767: 7 dB."""
-    layer = kind(4, 8, 3, padding=1, **options)
+    """With stride and dilation, and with much padding, sums were cut at 32,767: 7 dB."""
+    layer = kind(4, 8, 3, **{"padding": 1} | options)
     nn.init.constant_(layer.weight, 0.5)
     x = 0.9 + 0.1 * torch.rand(4, 4, *[8] * (layer.weight.dim() - 2))
     conv = nn.Conv1d if kind is nn.ConvTranspose1d else nn.Conv2d

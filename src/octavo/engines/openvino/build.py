@@ -258,6 +258,9 @@ def _convolve(
         name: value if isinstance(value, str) else each(value, spatial)
         for name, value in settings.items()
     }
+    size = [kernel.get_partial_shape()[-d].get_length() for d in range(spatial, 0, -1)]
+    if "output_padding" in settings and saturates(size, settings):
+        x = _apart(x)
     y = forms[groups > 1](x, kernel, **settings)
     if bias is None:
         return y
@@ -279,8 +282,6 @@ def _conv_transpose(b: Builder, x: Output, w: Any, bias: Any, *options: Any) -> 
     stride, pads, output_padding, groups, dilation = options
     if any(isinstance(p, Output) for p in output_padding):
         return _conv_transpose_to(b, x, w, bias, *options)
-    if saturates(stride, dilation):
-        x = _apart(x)
     settings = {"strides": stride, "pads_begin": pads, "pads_end": pads, "dilations": dilation}
     forms = ov.convolution_backprop_data, ov.group_convolution_backprop_data
     return _convolve(b, forms, x, w, bias, groups, output_padding=output_padding, **settings)

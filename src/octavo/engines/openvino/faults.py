@@ -4,7 +4,7 @@ Each function tells from the graph whether a fault may strike; `build` then writ
 form that it spares.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from openvino import Output
@@ -34,12 +34,14 @@ def doubles_scale(convolution: fx.Node) -> bool:
     return convolution.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
 
 
-def saturates(stride: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether OpenVINO adds products of an int8 transposed convolution in 16 bits.
+def saturates(kernel: Sequence[int], settings: Mapping[str, Any]) -> bool:
+    """Whether OpenVINO may add products of an int8 transposed convolution in 16 bits.
 
-    It does so where both stride and dilation are above 1: sums end at 32,767.
+    Its sums end at 32,767 where both stride and dilation are above 1, and where the padding cuts
+    off more than the kernel adds at a border.
     """
-    return max(stride) > 1 and max(dilation) > 1
+    cut = zip(settings["pads_begin"], kernel, strict=True)
+    return max(settings["dilations"]) > 1 or any(p >= k for p, k in cut)
 
 
 def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
