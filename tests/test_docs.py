@@ -1,4 +1,4 @@
-"""Every example in a docstring, and in docs/architecture.md, runs and prints what it says."""
+"""Every example in a docstring, docs/architecture.md and docs/checks.md prints what it says."""
 
 import doctest
 import importlib
@@ -45,6 +45,12 @@ def test_every_public_name_says_what_it_is():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(AttributeError):
         octavo.quantise  # noqa: B018
+
+
+def test_the_page_of_checks():
+    page, flags = str(DOCS / "checks.md"), doctest.ELLIPSIS
+    result = doctest.testfile(page, module_relative=False, optionflags=flags)
+    assert result.attempted > 4 and result.failed == 0
 
 
 @torch.enable_grad()
