@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import octavo
 from octavo.capture.export import capture
 from octavo.capture.inplace import mutates
 from octavo.graph.names import operator_name
@@ -78,3 +79,18 @@ def test_memory_is_not_returned_as_it_was_found_and_noise_is_the_same(name):
 def test_only_graphs_have_nodes():
     with pytest.raises(AttributeError):
         canonicalize(nn.ReLU())
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch_int8"])
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (3, 2, 1), (3, 3, 1)])
+def test_average_pools_that_count_padding_and_round_up(engine, free, kernel, stride, padding):
+    """Windows beyond the padding, and windows that begin in it, are PyTorch's own."""
+    pool = nn.AvgPool2d(kernel, stride, padding, ceil_mode=True)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), pool, nn.Conv2d(8, 4, 1)).eval()
+    nn.init.constant_(net[0].bias, 1.5)  # zero is far from the integers' zero point
+    data = [torch.rand(4, 3, 9, 8), torch.rand(4, 3, 12, 11)]
+    q = octavo.quantize(net, data if free else data[:1], config="fast")
+    fast = q.compile(engine)
+    for x in data if free else data[:1]:
+        assert octavo.sqnr(net(x), fast(x)) > 30

@@ -25,6 +25,30 @@ def test_what_does_nothing_at_inference_is_gone():
     assert torch.equal(module(x)[0], (x + 1).view(-1))
 
 
+def test_views_of_what_was_made_contiguous():
+    class Turned(nn.Module):
+        def forward(self, x):
+            y = x.transpose(0, 1).contiguous()
+            return y.view_as(x), y.detach().view(2, 3, 2, 2)
+
+    x = torch.rand(2, 3, 4)
+    module = passed(Turned(), x)
+    assert "contiguous" not in operators(module)
+    for got, expected in zip(module(x), Turned()(x), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_an_operator_that_needs_the_layout_keeps_it():
+    class Complex(nn.Module):
+        def forward(self, x):
+            return torch.view_as_complex(x.transpose(1, 2).contiguous().detach()).abs()
+
+    x = torch.rand(3, 2, 4)
+    module = passed(Complex(), x)
+    assert operators(module)[:2] == ["transpose", "contiguous"]
+    torch.testing.assert_close(module(x)[0], Complex()(x))
+
+
 def test_dropout_that_the_model_asks_for_is_kept():
     class Chance(nn.Module):
         def __init__(self, train):

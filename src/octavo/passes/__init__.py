@@ -12,7 +12,7 @@ from torch import fx
 from ..capture.examples import first_and_last
 from ..capture.float_graph import FloatGraph, copied
 from ..capture.inplace import draws_random
-from ..errors import ConversionError, OctavoError
+from ..errors import ConversionError, OctavoError, one_line
 from ..graph.compare import difference
 from ..graph.verify import checkpoint
 from .arguments import complete_arguments
@@ -85,7 +85,10 @@ def _difference(before: FloatGraph, after: FloatGraph) -> str:
             expected = before.module(*inputs)
         except Exception:  # made from ranges alone, an example may not be a call it takes
             continue
-        reason = difference(expected, after.module(*inputs), REWRITTEN)
+        try:
+            reason = difference(expected, after.module(*inputs), REWRITTEN)
+        except Exception as e:
+            return f"it raises {one_line(e)}"
         if reason and not difference(expected, before.module(*inputs), REWRITTEN):
             return reason  # and not of an operator that reads beyond the ends of its input
     return ""

@@ -1,5 +1,6 @@
 """Different ways to write one operator become one, so that one rule is enough."""
 
+import operator
 from typing import Any
 
 import torch
@@ -28,20 +29,44 @@ def canonicalize(module: fx.GraphModule) -> None:
             node.target, node.args, node.kwargs = aten.linear.default, (x, transposed, bias), {}
         elif node.target is aten.relu6.default:
             node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
-        elif node.target in AVERAGES and node.args[5] and any(node.args[3]):
-            spatial, padding = AVERAGES[node.target], node.args[3]
-            each = padding if len(padding) == spatial else list(padding) * spatial
-            pads = [p for p in each[::-1] for _ in range(2)]
-            with module.graph.inserting_before(node):
-                emit = NodeBuilder(module.graph, node)
-                padded = emit(aten.constant_pad_nd.default, node.args[0], pads, 0.0)
-            node.args = (padded, *node.args[1:3], [0] * spatial, *node.args[4:])
+        elif node.target in AVERAGES and node.args[5] and (any(node.args[3]) or node.args[4]):
+            _pad_average(module.graph, node)
         elif node.target in EMPTY:
             _fill(node)
         elif node.target in RANDOM:
             # like `remove_in_place`, for operators whose out-of-place form has another name
             node.target = RANDOM[node.target]
             node.args[0].replace_all_uses_with(node, lambda user, node=node: user > node)
+
+
+def _pad_average(graph: fx.Graph, pool: fx.Node) -> None:
+    """Pad with zeros before an average pool that counts them.
+
+    With `ceil_mode`, the padded one may have a window more, which begins in the padding: it is cut
+    off.
+    """
+    target: Any = pool.target
+    args: Any = pool.args
+    x, *sizes, ceil_mode, _ = args[:6]
+    spatial = AVERAGES[target]
+    given = ([*(s or sizes[0])] for s in sizes)
+    kernel, stride, padding = (s * spatial if len(s) == 1 else s for s in given)
+    with graph.inserting_before(pool):
+        emit = NodeBuilder(graph, pool)
+        pads = [p for p in padding[::-1] for _ in range(2)]
+        x = emit(aten.constant_pad_nd.default, x, pads, 0.0) if any(pads) else x
+        counts = not ceil_mode  # what lies beyond the padding does not count, but to ONNX Runtime
+        y = emit(target, x, kernel, stride, [0] * spatial, ceil_mode, counts, *args[6:])
+        for d, k, s, p in zip(range(-spatial, 0), kernel, stride, padding, strict=True):
+            if ceil_mode and k < s + p:
+                begin, size = p + s - 1, emit.size(args[0], d)
+                if isinstance(size, int):
+                    windows = (size + begin) // s
+                else:
+                    windows = emit(operator.floordiv, emit(operator.add, size, begin), s)
+                y = emit(aten.slice.Tensor, y, d, 0, windows)
+    pool.replace_all_uses_with(y)
+    graph.erase_node(pool)
 
 
 def _fill(node: fx.Node) -> None:

@@ -16,6 +16,13 @@ IDENTITIES = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+VIEWS = {  # their input may have been made contiguous for them
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+    aten.view_as.default: aten.reshape_as.default,
+}
+LAYOUTS = {aten.contiguous.default, aten.clone.default}
+BY_LAYOUT = {aten.view_as_complex.default, aten.as_strided.default, aten.view.dtype}
 CHECKS = {
     aten._assert_async.msg,
     aten._assert_scalar.default,
@@ -27,13 +34,15 @@ CHECKS = {
 def remove_identities(module: fx.GraphModule) -> None:
     """Drop them; a copy of a value that is written to later is not one of them."""
     stateful = any(mutates(n) for n in module.graph.nodes)
-    for node in module.graph.nodes:
+    for node in reversed(module.graph.nodes):
         if node.target in CHECKS:
             module.graph.erase_node(node)
         elif node.target in DROPOUTS and any(node.args[2:]):
             continue  # the model asked for it, as for Monte Carlo dropout
+        elif node.target in LAYOUTS and any(u.target in BY_LAYOUT for u in node.users):
+            continue
         elif node.target in IDENTITIES and not (stateful and node.target is aten.clone.default):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-        elif node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # its input may have been made contiguous for it
+        elif node.target in VIEWS:
+            node.target = VIEWS[node.target]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ...graph import ops
+from .bags import embedding_bag
 from .recurrent import KINDS, recurrent
 
 aten = torch.ops.aten
@@ -41,5 +42,7 @@ def translations() -> dict[Any, Any]:
         ops.quantize: quantize,
         ops.dequantize: dequantize,
         aten.hardtanh.default: hardtanh,
+        aten.embedding_bag.padding_idx: embedding_bag,
+        aten._embedding_bag_forward_only.default: embedding_bag,
         recurrent: layer,
     }
