@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import octavo
-from octavo import CaptureError, DataError
+from octavo import CaptureError, DataError, PartitionWarning
 from octavo.capture.export import capture
 
 
@@ -107,6 +107,45 @@ def test_a_batch_of_one_that_the_model_treats_differently_is_refused():
     torch.testing.assert_close(graph(x)[0], net(x))
     with pytest.raises(CaptureError, match="may not be 1"):
         signature.flatten((torch.rand(1, 8),), {})
+
+
+def test_a_batch_of_one_in_a_second_input_is_tried_too():
+    class Squeezed(nn.Module):
+        def forward(self, x, y):
+            y = y.mean(-1).squeeze()
+            return y.reshape(y.shape[0], -1)
+
+    _, signature = capture(Squeezed().eval(), (torch.rand(4, 8), torch.rand(4, 3, 5)))
+    assert [place[:2] for place in signature.fixed] == [(1, 0)]
+    with pytest.raises(CaptureError, match="may not be 1"):
+        signature.flatten((torch.rand(1, 8), torch.rand(1, 3, 5)), {})
+
+
+def test_pooling_over_the_whole_image_fixes_its_size():
+    class Pooled(nn.Module):
+        def forward(self, x):
+            return nn.functional.max_pool2d(x, x.shape[2:])
+
+    data = [torch.rand(4, 3, 8, 6), torch.rand(2, 3, 12, 10)]
+    _, signature = capture(Pooled().eval(), (data[0],), others=[((data[1],), {})])
+    assert {place[:2] for place in signature.fixed} == {(0, 2), (0, 3)}
+
+
+def test_recurrent_layers_of_one_input_follow_its_own_sizes():
+    class Second(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(8, 16)
+
+        def forward(self, x, y):
+            return self.rnn(y)[0]
+
+    net = Second().eval()
+    data = [(torch.randn(n, m, 8), torch.randn(n, m, 8)) for n, m in ((5, 11), (3, 14))]
+    with pytest.warns(PartitionWarning, match="rnn/gru"):
+        fast = octavo.quantize(net, data).compile()
+    for x, y in [*data, (torch.randn(2, 4, 8), torch.randn(7, 6, 8))]:
+        assert octavo.sqnr(net(x, y), fast(x, y)) > 40
 
 
 def test_a_graph_that_is_never_the_model_names_the_first_operator():

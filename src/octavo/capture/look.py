@@ -174,6 +174,9 @@ def second_look(
             continue
         i, d = compare.places(symbol)[0]
         size = base[i].shape[d]
+        for one, outputs_of_one in _runs(compare, alone, symbol, [1] if d == 0 else []):
+            if reason := _reason(compare, one, outputs_of_one, compare.places(symbol)):
+                not_one |= dict.fromkeys(compare.places(symbol), reason)
         seen = [c[i].shape[d] for c in calls]
         fixed |= _other(compare, alone, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2])
     together, reason = _together(compare, alone, fixed)
