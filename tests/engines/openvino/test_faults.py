@@ -164,3 +164,16 @@ def test_sums_of_large_products_in_transposed_convolutions(kind, options):
     net = nn.Sequential(layer, conv(8, 4, 1)).eval()
     q = octavo.quantize(net, [x], config="fast")
     assert octavo.sqnr(q(x), q.compile(check=False)(x)) > 40
+
+
+@pytest.mark.parametrize("pads", [(1, 2), (0, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("length", [1, 2, 8])
+def test_padding_before_a_kernel_of_one_point(pads, length):
+    """More padding on one side ended the process at a batch of 1."""
+    layers = nn.ConstantPad1d(pads, 0.0), nn.Conv1d(16, 16, 1), nn.Conv1d(16, 16, 3, padding=1)
+    net = nn.Sequential(*layers).eval()
+    x = torch.randn(4, 16, length)
+    q = octavo.quantize(net, [x], config="fast")
+    fast = q.compile(check=False)
+    for batch in (1, 3):
+        assert octavo.sqnr(q(x[:batch]), fast(x[:batch])) > 40

@@ -20,7 +20,14 @@ from ...graph.operators import operator_of
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
 from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
-from .faults import doubles_scale, forgets_sign, joins_sequence, loses_bound, saturates
+from .faults import (
+    doubles_scale,
+    forgets_sign,
+    joins_sequence,
+    loses_bound,
+    pads_and_crashes,
+    saturates,
+)
 from .frontend import OperatorConverter, splice
 from .guards import all_guards, inside
 from .shapes import size_of
@@ -261,6 +268,9 @@ def _convolve(
     size = [kernel.get_partial_shape()[-d].get_length() for d in range(spatial, 0, -1)]
     if "output_padding" in settings and saturates(size, settings):
         x = _apart(x)
+    elif pads_and_crashes(x, size):
+        padded, begin, end, value = x.get_node().input_values()
+        x = _apart(ov.pad(_apart(padded), begin, end, "constant", value).output(0))
     y = forms[groups > 1](x, kernel, **settings)
     if bias is None:
         return y

@@ -34,6 +34,17 @@ def doubles_scale(convolution: fx.Node) -> bool:
     return convolution.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
 
 
+def pads_and_crashes(x: Output, kernel: Sequence[int]) -> bool:
+    """Whether OpenVINO may end the process in a convolution that has taken over a Pad before it.
+
+    It does so in int8 for kernels of one point and a batch of 1, with more on one side than on the
+    other.
+    """
+    pad = x.get_node()
+    is_pad = pad.get_type_name() == "Pad" and pad.get_attributes()["pad_mode"] == "constant"
+    return is_pad and max(kernel) == 1
+
+
 def saturates(kernel: Sequence[int], settings: Mapping[str, Any]) -> bool:
     """Whether OpenVINO may add products of an int8 transposed convolution in 16 bits.
 
