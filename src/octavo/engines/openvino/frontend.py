@@ -30,6 +30,7 @@ from ...graph.interpreter import observe_values
 from ...graph.names import full_name
 from ..base import examples
 from .compiled import openvino_core
+from .table import Unsupported
 
 LEAST = 50.0  # dB: OpenVINO approximates some functions
 Values = dict[fx.Node, Any]
@@ -67,8 +68,11 @@ class OperatorConverter:
     def form(self, node: fx.Node) -> tuple[str, tuple[int | None, ...]]:
         """Dtype and shape of a tensor; None where its size is symbolic, or differed."""
         dtype, shape = input_form(self.value(node))
-        seen = zip(*(values[node].shape for values in self.runs), strict=True)
-        varied = [len(set(sizes)) > 1 for sizes in seen] or [False] * len(shape)
+        shapes = [values[node].shape for values in self.runs]
+        if any(len(other) != len(shape) for other in shapes):
+            raise Unsupported("its number of dimensions depends on sizes", node)
+        varied = [len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)]
+        varied = varied or [False] * len(shape)
         return dtype, tuple(None if v else d for d, v in zip(shape, varied, strict=True))
 
     def inputs(self, node: fx.Node) -> list[fx.Node]:
