@@ -246,3 +246,22 @@ def test_the_second_look_is_kept_for_engines():
     assert signature.shapes == (((1, 8),), ((3, 8),))
     for (x,) in signature.examples(()):
         assert x.min() >= 2 and x.max() <= 3
+
+
+def test_states_of_another_batch_are_not_read_beyond_their_end():
+    """PyTorch's operators do not check them: that ended the process."""
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.RNN(8, 8), nn.LSTM(8, 16, num_layers=2, batch_first=True)
+            self.third = nn.RNN(16, 6)
+
+        def forward(self, x, y):
+            return self.third(self.second(self.first(y)[0])[0])[1]
+
+    net = Layers().eval()
+    for _ in range(3):
+        graph, _ = capture(net, (torch.randn(2, 6, 8), torch.randn(2, 6, 8)))
+        x, y = torch.randn(2, 6, 8), torch.randn(2, 6, 8)
+        torch.testing.assert_close(graph(x, y)[0], net(x, y))

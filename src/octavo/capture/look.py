@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 
 from ..errors import CaptureError, DataError, one_line
 from ..graph.compare import EXACT, difference
-from ..graph.interpreter import observe_values
+from ..graph.interpreter import Interpreter, observe_values
 from ..graph.names import describe, module_path
+from ..graph.operators import Kind, operator_of
 from .examples import Shapes, resized
 from .inplace import draws_random
 from .signature import Signature
@@ -113,7 +114,7 @@ class Comparison:
         inputs = [t.clone() for t in tensors]
         with _seeded():
             try:
-                got = self.module(*inputs)
+                got = _Guarded(self.module).run(*inputs)
             except Exception as e:
                 return f"an error ({one_line(e)})"
         least = EXACT if self.exact else -torch.inf
@@ -123,6 +124,27 @@ class Comparison:
         if not found:
             self.agreed.append(_shapes(tensors))
         return found
+
+
+class _Guarded(Interpreter):
+    """Refuses initial states of another batch, beyond which PyTorch's recurrent operators read.
+
+    Only the modules, nn.LSTM and the like, check them; a graph may have fixed their size.
+    """
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator."""
+        if (
+            self.at
+            and operator_of(self.at).kind is Kind.RECURRENT
+            and target._overloadname == "input"
+        ):
+            x, states, batch_first = args[0], args[1], args[-1]
+            count = x.shape[0 if batch_first else 1]
+            for state in [states] if isinstance(states, Tensor) else states:
+                if state.shape[1] != count:
+                    raise ValueError(f"initial states of {state.shape[1]} for {count} samples")
+        return super().call_function(target, args, kwargs)
 
 
 @contextlib.contextmanager
