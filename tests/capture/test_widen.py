@@ -71,3 +71,15 @@ def test_a_cast_in_a_float32_model_stays():
     assert not signature.output_types
     assert graph(torch.ones(2, 3))[0].dtype is torch.float64
     assert (graph(torch.ones(2, 3))[0] != 1).all()
+
+
+def test_half_inputs_of_a_model_without_parameters():
+    class Gated(nn.Module):
+        def forward(self, x):
+            return nn.functional.hardswish(x @ x.transpose(1, 2)), nn.functional.silu(x)
+
+    x = torch.randn(4, 3, 8).half()
+    q = octavo.quantize(Gated(), [x], config="fast")
+    assert [y.dtype for y in q(x)] == [torch.float16] * 2
+    for y, expected in zip(q(x), Gated()(x), strict=True):
+        assert octavo.sqnr(expected.float(), y.float()) > 25
