@@ -194,11 +194,12 @@ def second_look(
     for symbol in dict.fromkeys(n for s in compare.sizes for n in s):
         if symbol is None or symbol == batch or not symbol.is_Symbol:
             continue
-        i, d = compare.places(symbol)[0]
+        places = compare.places(symbol)
+        i, d = places[0]
         size = base[i].shape[d]
         for one, outputs_of_one in _runs(compare, alone, symbol, [1] if d == 0 else []):
-            if reason := _reason(compare, one, outputs_of_one, compare.places(symbol)):
-                not_one |= dict.fromkeys(compare.places(symbol), reason)
+            if reason := _reason(compare, one, outputs_of_one, places):
+                not_one |= dict.fromkeys(places, reason)
         seen = [c[i].shape[d] for c in calls]
         fixed |= _other(compare, alone, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2])
     together, reason = _together(compare, alone, fixed)

@@ -136,9 +136,19 @@ def disagreement(
         except Exception as e:
             reason = f"an error: {one_line(e)}"
         if reason:
-            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
-            return inputs, f"on inputs of shape {shapes}, {reason}"
+            return inputs, f"on inputs of shape {_shapes(inputs)}, {reason}"
     return None
+
+
+def cannot_run(runtime: str, inputs: Sequence[torch.Tensor], reason: str) -> EngineError:
+    """The error for inputs on which a runtime fails."""
+    return EngineError(
+        f"{runtime} cannot run this model on inputs of shapes {_shapes(inputs)}: {reason}"
+    )
+
+
+def _shapes(inputs: Sequence[torch.Tensor]) -> str:
+    return ", ".join(str(tuple(t.shape)) for t in inputs)
 
 
 def compile_graph(module: fx.GraphModule, signature: Signature, **options: Any) -> Any:

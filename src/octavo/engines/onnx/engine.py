@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...capture.signature import Signature
 from ...errors import EngineError, FormatError
-from ..base import EngineModel, Program, register_engine
+from ..base import EngineModel, Program, cannot_run, register_engine
 from .export import MISSING, to_onnx
 
 
@@ -78,10 +78,7 @@ class OnnxModel(EngineModel):
         try:
             return [torch.from_numpy(r) for r in self.session.run(None, feeds)]
         except Exception as e:
-            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
-            raise EngineError(
-                f"ONNX Runtime cannot run this model on inputs of shapes {shapes}: {_reason(e)}"
-            ) from e
+            raise cannot_run("ONNX Runtime", inputs, _reason(e)) from e
 
 
 def _reason(error: Exception) -> str:

@@ -43,6 +43,5 @@ def translations() -> dict[Any, Any]:
         ops.dequantize: dequantize,
         aten.hardtanh.default: hardtanh,
         aten.embedding_bag.padding_idx: embedding_bag,
-        aten._embedding_bag_forward_only.default: embedding_bag,
         recurrent: layer,
     }

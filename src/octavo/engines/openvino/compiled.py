@@ -13,7 +13,7 @@ import torch
 
 from ...capture.signature import Signature
 from ...errors import DataError, EngineError
-from ..base import EngineModel, ProfiledOperator
+from ..base import EngineModel, ProfiledOperator, cannot_run
 from .profile import executed_operators
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ class CompiledModel(EngineModel):
         try:
             results = request.infer(share_outputs=True).to_tuple()
         except RuntimeError as e:
-            shapes = ", ".join(str(a.shape) for a in arrays)
-            reason = str(e).strip().splitlines()[-1]
-            raise EngineError(
-                f"OpenVINO cannot run this model on inputs of shapes {shapes}: {reason}"
-            ) from e
+            raise cannot_run("OpenVINO", inputs, str(e).strip().splitlines()[-1]) from e
         if self.guards:
             *results, are_inside = results
             _refuse_outside(self.guards, are_inside)
