@@ -33,23 +33,24 @@ def difference(expected: Any, got: Any) -> str | None:
     return None
 
 
-def noise(expected: Any, got: Any) -> float:
+def noise(expected: Any, got: Any, quiet: float = QUIET) -> float:
     """SQNR in dB of the worst output, infinite if all are equal; both have one structure.
 
     Integers and booleans follow from rounded numbers: only where more than half differ, it is 0.
+    Errors up to `quiet` (root of the mean square) are none.
     """
     pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(got), strict=True)
-    return min((_db(e, g) for e, g in pairs if isinstance(e, Tensor)), default=math.inf)
+    return min((_db(e, g, quiet) for e, g in pairs if isinstance(e, Tensor)), default=math.inf)
 
 
-def _db(expected: Tensor, got: Tensor) -> float:
+def _db(expected: Tensor, got: Tensor, quiet: float) -> float:
     if not expected.is_floating_point():
         return 0.0 if (expected != got).float().mean() > 0.5 else math.inf
     e, g = expected.double(), got.double()
     if not bool(g.isfinite().all()):
         return -math.inf
     signal, error = float(e.square().mean()), float((e - g).square().mean())
-    if error <= QUIET**2:
+    if error <= quiet**2:
         return math.inf
     return 10 * math.log10(signal / error) if signal else -math.inf
 

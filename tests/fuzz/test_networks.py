@@ -118,6 +118,13 @@ def test_an_engine_may_round_values_the_other_way(broken):
     assert check(program("x0 * 2", output="v0"), ["torch_int8"]).findings == {}
 
 
+def test_what_rounding_left_of_a_difference_is_not_compared(broken):
+    broken(lambda q, x: q(x) + 1e-6 * torch.rand_like(x))
+    lost, kept = "(x0 * 1e-8 + 1) - 1", "(x0 * 1e-5 + 0) - 0"
+    assert check(program(lost, output="v0"), ["torch_int8"]).findings == {}
+    assert check(program(kept, output="v0"), ["torch_int8"]).findings != {}
+
+
 def test_the_fewest_lines_that_show_it(broken):
     def wrong(q, x):
         keep = None if "tanh" not in str(q.graph) else 0
