@@ -177,3 +177,37 @@ def test_padding_before_a_kernel_of_one_point(pads, length):
     fast = q.compile(check=False)
     for batch in (1, 3):
         assert octavo.sqnr(q(x[:batch]), fast(x[:batch])) > 40
+
+
+class AfterAttention(nn.Module):
+    """An elementwise operator reads what attention makes; several read the result."""
+
+    def __init__(self, fn):
+        super().__init__()
+        self.linear, self.fn = nn.Linear(8, 8), fn
+
+    def forward(self, x):
+        y = self.linear(x)
+        z = self.fn((y @ y.mT / 3).softmax(-1) @ y, x)
+        return z @ z.mT + z.mean()
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda z, x: z / (x.abs() + 1),
+        lambda z, x: z * x.relu(),
+        lambda z, x: z.relu() - x.relu(),
+        lambda z, x: (z * x.sigmoid() + 1) * x.relu(),
+        lambda z, x: z + x,
+    ],
+)
+def test_attention_before_an_elementwise_operator(fn, tmp_path):
+    """The plugin joined them and ended the process, in Python or with the exported file."""
+    q = octavo.quantize(AfterAttention(fn).eval(), [torch.randn(2, 11, 8)], config="fast")
+    octavo.export(q, tmp_path / "net.xml")
+    exported = openvino.Core().read_model(tmp_path / "net.xml")
+    exported.reshape([2, 11, 8])
+    openvino.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    x = torch.randn(2, 11, 8)
+    assert octavo.sqnr(q(x), q.compile(check=False)(x)) > 35

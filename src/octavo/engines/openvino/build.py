@@ -23,6 +23,7 @@ from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fil
 from .faults import (
     doubles_scale,
     forgets_sign,
+    joins_attention,
     joins_sequence,
     loses_bound,
     pads_and_crashes,
@@ -188,6 +189,7 @@ class Builder:
         # raised by openvino, by numpy, and by entries for arguments that they do not take
         except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError) as e:
             raise Unsupported(f"{describe(node)}: {e}") from e
+        alone = alone or (isinstance(value, Output) and joins_attention(value))
         return _apart(value) if alone else value
 
     def fake_quantize(self, q: Quantize, x: Output) -> Output:

@@ -1,4 +1,4 @@
-"""Where OpenVINO's CPU plugin computes other numbers than its operators say, without a message.
+"""Where OpenVINO's CPU plugin computes other numbers than its operators say, or ends the process.
 
 Each function tells from the graph whether a fault may strike; `build` then writes the operator in a
 form that it spares.
@@ -7,11 +7,20 @@ form that it spares.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import openvino
 from openvino import Output
 from torch import Tensor, fx
 
 from ...graph import ops
 from ...graph.operators import Kind, is_operator, operator_of
+
+ELEMENTWISE = {
+    *("Abs", "Add", "Ceiling", "Clamp", "Convert", "Divide", "Elu", "Erf", "Exp", "FakeQuantize"),
+    *("Floor", "FloorMod", "Gelu", "Greater", "GreaterEqual", "HSigmoid", "HSwish", "HardSigmoid"),
+    *("Less", "LessEqual", "Maximum", "Minimum", "Mish", "Mod", "Multiply", "Negative", "PRelu"),
+    *("Power", "Relu", "Round", "Select", "Sigmoid", "SoftPlus", "Sqrt", "SquaredDifference"),
+    *("Subtract", "Swish", "Tanh"),
+}
 
 
 def joins_sequence(product: fx.Node) -> bool:
@@ -43,6 +52,21 @@ def pads_and_crashes(x: Output, kernel: Sequence[int]) -> bool:
     pad = x.get_node()
     is_pad = pad.get_type_name() == "Pad" and pad.get_attributes()["pad_mode"] == "constant"
     return is_pad and max(kernel) == 1
+
+
+def joins_attention(value: Output) -> bool:
+    """Whether OpenVINO may end the process in joining an operator with the attention before it.
+
+    It does so while compiling, where an elementwise operator reads a product with what a softmax
+    made, and a second tensor that elementwise operators made, and several operators read it.
+    """
+    node = value.get_node()
+    others = [v for v in node.input_values() if v.get_node().get_type_name() != "Constant"]
+    return (
+        len(others) > 1
+        and node.get_type_name() in ELEMENTWISE
+        and any(_sources(p.input_value(0), "Softmax") for p in _sources(value, "MatMul"))
+    )
 
 
 def saturates(kernel: Sequence[int], settings: Mapping[str, Any]) -> bool:
@@ -80,6 +104,19 @@ def _is_negative(operand: Any) -> bool:
         source = operand.get_node()
         return source.get_type_name() == "Constant" and bool((source.get_data() < 0).any())
     return isinstance(operand, int | float) and operand < 0
+
+
+def _sources(value: Output, kind: str) -> list[openvino.Node]:
+    """The nodes of a kind from which elementwise operators alone make a value."""
+    queue, known, found = [value.get_node()], set(), []
+    while queue:
+        node = queue.pop()
+        if node.get_type_name() == kind:
+            found.append(node)
+        elif node.get_type_name() in ELEMENTWISE and node.get_name() not in known:
+            queue += [v.get_node() for v in node.input_values()]
+        known.add(node.get_name())
+    return found
 
 
 def _reaches_quantize(node: fx.Node) -> bool:
