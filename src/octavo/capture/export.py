@@ -31,6 +31,7 @@ from .inplace import evaluate_writes, mutates_views, refuse_state
 from .look import Limits, second_look
 from .results import plain_results
 from .signature import Call, Signature, bound_arguments, input_form
+from .steps import FreeSteps
 from .unchanged import unchanged
 from .widen import widened
 
@@ -171,7 +172,7 @@ def _first_export(
     for values, shapes in attempts:
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
-            with torch.no_grad(), quiet(), unchanged(model):
+            with torch.no_grad(), quiet(), unchanged(model), FreeSteps():
                 return torch.export.export(
                     model, bound.args, bound.kwargs, dynamic_shapes=shapes, strict=False
                 )
@@ -247,7 +248,8 @@ def _explain(model: nn.Module, error: Exception) -> str:
     """What stopped torch.export and at which line of the user's code."""
     torch_home = str(Path(torch.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((torch_home, "<", __file__))]
+    ours = str(Path(__file__).parent)
+    own = [f for f in frames if not f.filename.startswith((torch_home, "<", ours))]
     where = f"\n  stopped at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
     reason = str(error).strip().split("\n")[0]
     if kind := UNKNOWN_RESULT.search(str(error)):

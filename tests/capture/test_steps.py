@@ -1,0 +1,81 @@
+"""Calls whose sizes torch.export would fix."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import octavo
+from octavo.capture.export import capture
+from octavo.capture.steps import FreeSteps
+
+
+class Ramp(nn.Module):
+    def __init__(self, *ends, **options):
+        super().__init__()
+        self.ends, self.options = ends, options
+
+    def forward(self, x):
+        return x + torch.linspace(*self.ends, x.shape[1], **self.options)
+
+
+def captured(net):
+    return capture(net, (torch.zeros(2, 5),), None, [((torch.zeros(2, 7),), {})])
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.floats(-100, 100), st.floats(-100, 100))
+def test_a_ramp_over_a_free_length(start, end):
+    graph, signature = captured(Ramp(start, end))
+    assert signature.inputs == (("float32", (None, None)),)
+    for n in (1, 2, 3, 50):
+        wanted = torch.linspace(start, end, n)
+        got = graph(torch.zeros(1, n))[0][0]
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6 * (abs(start) + abs(end)))
+        assert (got[0], got[-1]) == (wanted[0], wanted[-1])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.float64, 1e-12)])
+def test_dtypes(dtype, tolerance):
+    graph, _ = captured(Ramp(-1, 1, dtype=dtype))
+    for n in (4, 3000):
+        wanted = torch.zeros(1, n) + torch.linspace(-1, 1, n, dtype=dtype)
+        torch.testing.assert_close(graph(torch.zeros(1, n))[0], wanted, rtol=0, atol=tolerance)
+
+
+def test_integers_and_fixed_lengths_are_left_to_torch():
+    graph, signature = captured(Ramp(0, 100, dtype=torch.int64))
+    assert signature.inputs == (("float32", (None, 5)),)
+    assert graph(torch.zeros(1, 5))[0].tolist() == [[0, 25, 50, 75, 100]]
+    with FreeSteps():
+        assert torch.equal(torch.linspace(0, 1, steps=3), torch.tensor([0, 0.5, 1]))
+
+
+def test_a_ramp_that_torch_refuses():
+    with pytest.raises(octavo.DataError, match="dtype"):
+        captured(Ramp(0, 1, dtype="float32"))
+
+
+class Places(nn.Module):
+    """Adds the place in the image to the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(5, 4, 3, padding=1)
+
+    def forward(self, x):
+        high, wide = (torch.linspace(-1, 1, n) for n in x.shape[2:])
+        grid = torch.stack(torch.meshgrid(high, wide, indexing="ij"))
+        return self.conv(torch.cat([x, grid.expand(x.shape[0], -1, -1, -1)], 1)).relu()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch_int8"])
+def test_a_grid_over_a_free_image(engine):
+    net = Places().eval()
+    q = octavo.quantize(net, [torch.rand(2, 3, n, n + 2) for n in (12, 9, 16)], config="fast")
+    fast = q.compile(engine, check=False)
+    for shape in ((1, 3, 5, 20), (3, 3, 14, 7)):
+        x = torch.rand(shape)
+        assert octavo.sqnr(net(x), q(x)) > 30
+        assert octavo.sqnr(q(x), fast(x)) > 40
