@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from octavo.capture.export import capture
-from octavo.capture.inplace import evaluate_writes, mutates
+from octavo.capture.inplace import draws_random, evaluate_writes, mutates
 from stages import rewritten
 
 x = torch.rand(3, 4)
@@ -118,6 +119,32 @@ def test_what_is_random_stays_so():
     first, second = graph(x)[0], graph(x)[0]
     assert torch.equal(first[:, 0], x[:, 0])
     assert not torch.equal(first[:, 1:], second[:, 1:])
+
+
+class Function(nn.Module):
+    def __init__(self, fn):
+        super().__init__()
+        self.fn = fn
+        self.lstm = nn.LSTM(4, 4, num_layers=2, dropout=0.5)
+
+    def forward(self, x):
+        return self.fn(self, x)
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (lambda net, x: F.dropout(x, 0.5, net.training), False),
+        (lambda net, x: F.dropout(x, 0.5), True),
+        (lambda net, x: net.lstm(x)[0], False),
+        (lambda net, x: F.rrelu(x), False),
+        (lambda net, x: x + torch.rand(4), True),
+        (lambda net, x: x.bernoulli(0.5), True),
+    ],
+)
+def test_what_is_random(fn, expected):
+    graph, _ = capture(Function(fn).eval(), (x,))
+    assert draws_random(graph.graph) is expected
 
 
 def test_a_graph_without_writes_is_left_as_it_is():

@@ -131,6 +131,26 @@ def test_pooling_over_the_whole_image_fixes_its_size():
     assert {place[:2] for place in signature.fixed} == {(0, 2), (0, 3)}
 
 
+@pytest.mark.parametrize(
+    "after", [nn.Dropout(0.5), nn.GRU(8, 8, dropout=0.5, num_layers=2), nn.RReLU()]
+)
+def test_what_is_random_in_training_only_is_compared(after):
+    """PyTorch marks these operators as random; int() fixes the length."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.after = after
+
+        def forward(self, x):
+            return self.after(x * int(x.shape[1] * 0.5))
+
+    data = [torch.randn(2, n, 8) for n in (6, 9)]
+    _, signature = capture(Scaled().eval(), (data[0],), None, [((data[1],), {})])
+    ((_, _, reason),) = signature.fixed
+    assert "the graph captured from the model differs" in reason
+
+
 def test_recurrent_layers_of_one_input_follow_its_own_sizes():
     class Second(nn.Module):
         def __init__(self):

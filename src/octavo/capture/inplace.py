@@ -24,8 +24,17 @@ def mutates(node: fx.Node) -> bool:
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether the ATen operator returns another value each time."""
-    return torch.Tag.nondeterministic_seeded in node.target.tags  # type: ignore[union-attr]
+    """Whether the ATen operator returns another value each time.
+
+    PyTorch marks dropout and recurrent layers as such, also when they are not in training.
+    """
+    overload: Any = node.target
+    if torch.Tag.nondeterministic_seeded not in overload.tags:
+        return False
+    given = {a.name: a.default_value for a in overload._schema.arguments}
+    given |= dict(zip(given, node.args, strict=False)) | node.kwargs
+    trains = given.get("train", given.get("training", True))
+    return trains is not False and given.get("dropout_p") != 0
 
 
 def draws_random(graph: fx.Graph) -> bool:
