@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ def translations() -> dict[Any, Any]:
         bounds = (op.Constant(value_float=float(v)) for v in (min_val, max_val))
         return op.Clip(x, *bounds)
 
+    def floor_quotient(a, b):  # type: ignore[no-untyped-def]
+        # of sizes; torch.onnx divides as if none were negative, which differences of sizes may be
+        a, b = (op.Constant(value_int=n) if isinstance(n, int) else n for n in (a, b))
+        return op.Div(op.Sub(a, op.Mod(a, b)), b)
+
     def layer(x, w, r, b, h, c, kind, size):  # type: ignore[no-untyped-def]
         both = w.shape[0] == 2
         how = {"hidden_size": size, "direction": "bidirectional" if both else "forward"}
@@ -42,6 +48,7 @@ def translations() -> dict[Any, Any]:
         ops.quantize: quantize,
         ops.dequantize: dequantize,
         aten.hardtanh.default: hardtanh,
+        operator.floordiv: floor_quotient,
         aten.embedding_bag.padding_idx: embedding_bag,
         recurrent: layer,
     }
