@@ -31,7 +31,7 @@ from .inplace import evaluate_writes, mutates_views, refuse_state
 from .look import Limits, second_look
 from .results import plain_results
 from .signature import Call, Signature, bound_arguments, input_form
-from .steps import FreeSteps
+from .traceable import traceable
 from .unchanged import unchanged
 from .widen import widened
 
@@ -172,7 +172,7 @@ def _first_export(
     for values, shapes in attempts:
         bound = inspect.BoundArguments(forward, values)  # type: ignore[arg-type]
         try:
-            with torch.no_grad(), quiet(), unchanged(model), FreeSteps():
+            with torch.no_grad(), quiet(), unchanged(model), traceable():
                 return torch.export.export(
                     model, bound.args, bound.kwargs, dynamic_shapes=shapes, strict=False
                 )

@@ -1,22 +1,37 @@
-"""Calls in forward whose sizes torch.export would fix, in a form where they stay free."""
+"""What torch.export would fix or refuse in forward, in a form that it traces."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
 
 
-class FreeSteps(TorchFunctionMode):
-    """While tracing: `torch.linspace` whose number of steps is a size that is free.
+@contextlib.contextmanager
+def traceable() -> Iterator[None]:
+    """While tracing: `torch.linspace` over a free size, and masks of `nn.TransformerEncoder`.
 
-    ATen's takes no symbolic number of steps, so the size that they count would be fixed.
+    The encoder looks at a mask's values to find whether it is causal. That is a hint for faster
+    kernels; the mask is applied in any case.
 
-    >>> with FreeSteps():
+    >>> with traceable():
     ...     torch.linspace(0, 1, 3)
     tensor([0.0000, 0.5000, 1.0000])
     """
+
+    def hinted(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return bool(is_causal)
+
+    with _FreeSteps(), mock.patch.object(transformer, "_detect_is_causal_mask", hinted):
+        yield
+
+
+class _FreeSteps(TorchFunctionMode):
+    """Calls our `linspace` for torch's."""
 
     def __torch_function__(
         self,
@@ -32,7 +47,10 @@ class FreeSteps(TorchFunctionMode):
 def linspace(
     start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **options: Any
 ) -> Tensor:
-    """torch.linspace; for a symbolic number of steps in terms of torch.arange, without integers."""
+    """torch.linspace; for a symbolic number of steps in terms of torch.arange, without integers.
+
+    ATen's takes no symbolic number, so the size that it counts would be fixed.
+    """
     kind = dtype or torch.get_default_dtype()
     if not isinstance(steps, torch.SymInt) or not kind.is_floating_point or "out" in options:
         return torch.linspace(start, end, steps, dtype=dtype, **options)
