@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.capture.examples import made, resized, values_of
+from octavo.capture.examples import calls, made, resized, values_of
 
 
 def test_values_of_floats_masks_and_positions():
@@ -38,3 +38,22 @@ def test_resized_keeps_the_last_items():
     assert resized(t, (2,)).tolist() == [3, 4]
     assert resized(t, (7,)).tolist() == [3, 4, 0, 1, 2, 3, 4]
     assert resized(t.view(1, 5), (2, 4)).tolist() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+
+
+def test_integers_that_count_rows_are_made_smaller():
+    graph = torch.randn(4, 2), torch.tensor([[9, 3], [5, 6]]), torch.tensor([True])
+    taken = calls([graph, graph], lambda x, edges, mask: x[edges[0]])
+    for (x, edges, mask), rows in taken:
+        assert x is graph[0] and mask is graph[2]
+        assert edges.tolist() == [[1, 3], [1, 2]]
+        assert torch.equal(rows, x[[1, 3]])
+
+
+def test_examples_that_are_no_calls_are_left_out():
+    def run(x):
+        if len(x) > 1:
+            raise ValueError
+        return x.sum()
+
+    examples = [(torch.ones(n),) for n in (1, 2, 1)]
+    assert [result.item() for _, result in calls(examples, run)] == [1, 1]

@@ -92,3 +92,29 @@ def test_a_signature_that_claims_huge_inputs_has_nothing_to_compare_on():
     program = GraphProgram(graph, claimed)
     assert list(examples(claimed)) == []
     assert disagreement(compile_program(program, "reference"), program) is None
+
+
+class Edges(nn.Module):
+    """Nodes of a graph are summed along its edges, which count them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x, edges):
+        return torch.zeros(x.shape[0], 4).index_add(0, edges[1], self.linear(x)[edges[0]])
+
+
+@pytest.mark.filterwarnings("ignore::octavo.PartitionWarning")
+def test_engines_are_compared_where_integers_count_rows():
+    data = [(torch.randn(n, 8), torch.randint(n, (2, 3 * n))) for n in (6, 9, 7)]
+    q = octavo.quantize(Edges().eval(), data, config="fast")
+
+    class Wrong(EngineModel):
+        def run(self, inputs):
+            return [1.5 * t for t in q.graph_module(*inputs)]
+
+    assert disagreement(Wrong(q.signature), q) is not None
+    x, edges = torch.randn(20, 8), torch.randint(20, (2, 40))
+    for engine in ("openvino", "torch_int8"):
+        assert octavo.sqnr(q(x, edges), q.compile(engine)(x, edges)) > 40

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Result = TypeVar("Result")
 Shapes = tuple[tuple[int, ...], ...]  # of all inputs of a call
 SOME = 4096  # values that are looked at
 InputValues = tuple[float, float, float, float, bool]  # least, greatest, mean, deviation, sorted
@@ -74,6 +76,30 @@ def _made(
         ids = ids.sort(-1)[0]
         ids[..., :1] = int(low)
     return ids.to(dtype)
+
+
+def calls(
+    examples: Iterable[tuple[Tensor, ...]], run: Callable[..., Result]
+) -> Iterator[tuple[tuple[Tensor, ...], Result]]:
+    """The examples that `run` takes, each with what it returns.
+
+    Made from ranges alone, an example may not be a call that a model takes. Its integers may count
+    the rows of another input, as the edges of a graph do: then they are made smaller.
+    """
+    for inputs in examples:
+        for tried in (inputs, _within_rows(inputs)):
+            try:
+                result = run(*tried)
+            except Exception:
+                continue
+            yield tried, result
+            break
+
+
+def _within_rows(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Integers below the number of rows of each input of real numbers."""
+    rows = min((len(t) for t in inputs if t.dim() and t.is_floating_point()), default=1)
+    return tuple(t if t.is_floating_point() or t.dtype is torch.bool else t % rows for t in inputs)
 
 
 def first_and_last(examples: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:

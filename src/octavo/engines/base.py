@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import fx
 
-from ..capture.examples import first_and_last
+from ..capture.examples import calls, first_and_last
 from ..capture.signature import Signature
 from ..errors import EngineError, RangeWarning, one_line
 from ..graph.compare import difference
@@ -126,11 +126,8 @@ def disagreement(
 ) -> tuple[Sequence[torch.Tensor], str] | None:
     """Example inputs on which an engine's outputs are not the reference's, and how they differ."""
     least = least_agreement(program, compiled.agreement)
-    for inputs in first_and_last([*examples(program.signature)]):  # the last of one sample
-        try:
-            expected = program.graph_module(*inputs)
-        except Exception:  # made from ranges alone, an example may not be a call it takes
-            continue
+    found = first_and_last([*examples(program.signature)])  # the last of one sample
+    for inputs, expected in calls(found, program.graph_module):
         try:
             reason = difference(expected, compiled.run(inputs), least)
         except Exception as e:

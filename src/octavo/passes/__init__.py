@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from ..capture.examples import first_and_last
+from ..capture.examples import calls, first_and_last
 from ..capture.float_graph import FloatGraph, copied
 from ..capture.inplace import draws_random
 from ..errors import ConversionError, OctavoError, one_line
@@ -80,11 +80,7 @@ def _difference(before: FloatGraph, after: FloatGraph) -> str:
     """How the outputs differ, at the smallest and largest sizes known; an empty string if not."""
     if before.signature is None or draws_random(before.graph):
         return ""
-    for inputs in first_and_last(before.signature.examples(())):
-        try:
-            expected = before.module(*inputs)
-        except Exception:  # made from ranges alone, an example may not be a call it takes
-            continue
+    for inputs, expected in calls(first_and_last(before.signature.examples(())), before.module):
         try:
             reason = difference(expected, after.module(*inputs), REWRITTEN)
         except Exception as e:

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+from ...capture.examples import calls
 from ...capture.export import quiet
 from ...capture.signature import Signature, input_form
 from ...graph.compare import difference
@@ -46,15 +47,13 @@ class OperatorConverter:
     @cached_property
     def runs(self) -> list[Values]:
         """The values of all nodes in PyTorch, on each example of the model's inputs that runs."""
-        found = []
-        for inputs in examples(self.signature):
+
+        def run(*inputs: Tensor) -> Values:
             values: Values = {}
-            try:
-                observe_values(self.module, inputs, values.__setitem__)
-            except Exception:  # made from ranges alone, an example may not be a call it takes
-                continue
-            found.append(values)
-        return found
+            observe_values(self.module, inputs, values.__setitem__)
+            return values
+
+        return [values for _, values in calls(examples(self.signature), run)]
 
     @cached_property
     def symbolic(self) -> Values:

@@ -7,7 +7,6 @@ operators stay as they are, in float. Scales and zero_points become numbers.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from ...capture.examples import calls
 from ...capture.signature import Signature
 from ...errors import EngineError
 from ...graph import ops
@@ -280,17 +280,20 @@ class Lowering:
 
 
 def _shapes(module: fx.GraphModule, signature: Signature) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of each value, from one run on zeros."""
-    shapes: dict[fx.Node, tuple[int, ...]] = {}
+    """The shape of each value, from one run."""
 
-    def see(node: fx.Node, value: Any) -> None:
-        if isinstance(value, Tensor):
-            shapes[node] = tuple(value.shape)
+    def run(*inputs: Tensor) -> dict[fx.Node, tuple[int, ...]]:
+        shapes: dict[fx.Node, tuple[int, ...]] = {}
 
-    for inputs in examples(signature, LENGTHS):
-        with contextlib.suppress(Exception):
-            observe_values(module, inputs, see)
-            return shapes
+        def see(node: fx.Node, value: Any) -> None:
+            if isinstance(value, Tensor):
+                shapes[node] = tuple(value.shape)
+
+        observe_values(module, inputs, see)
+        return shapes
+
+    for _, shapes in calls(examples(signature, LENGTHS), run):
+        return shapes
     raise EngineError("no example of the model's inputs runs: use compile('openvino')")
 
 
