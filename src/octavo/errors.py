@@ -45,7 +45,7 @@ class RangeWarning(UserWarning):
 
 
 class SaveWarning(UserWarning):
-    """A model can be quantized, compiled and run, but a file cannot hold one of its operators."""
+    """A file cannot hold all of a model: one of its operators, or a condition on input sizes."""
 
 
 class PartitionWarning(UserWarning):

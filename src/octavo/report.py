@@ -182,6 +182,9 @@ def _notes(model: nn.Module, signature: Signature) -> Iterator[str]:
         size = signature.inputs[i][1][dimension]
         what = "must not be 1" if size is None else f"is fixed at {size}"
         yield f"dimension {dimension} of input {i} {what}: {reason}"
+    if signature.branches:
+        conditions = " and ".join(signature.branches)
+        yield f"sizes of inputs must meet {conditions}: forward branches there"
 
 
 def _is_work(node: fx.Node) -> bool:

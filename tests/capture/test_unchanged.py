@@ -109,3 +109,25 @@ def test_quantizing_leaves_all_of_a_model_as_it_was(config):
     net.shared.clear()
     TABLES.clear()
     table.cache_clear()
+
+
+class Made(collections.OrderedDict):
+    """Makes a new object at each look, as a table of activations by name does."""
+
+    def __getitem__(self, key):
+        return super().__getitem__(key)()
+
+    def items(self):
+        raise NotImplementedError
+
+
+def test_containers_that_are_not_what_they_seem():
+    net = nn.Linear(2, 2)
+    net.made, net.counts = Made(relu=nn.ReLU), collections.Counter(a=2)
+    with unchanged(net):
+        pass
+    with unchanged(net):
+        net.made["gelu"] = nn.GELU
+        net.counts["b"] += 1
+    assert [*net.made] == ["relu"] and isinstance(net.made["relu"], nn.ReLU)
+    assert net.counts == {"a": 2}

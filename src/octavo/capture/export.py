@@ -90,6 +90,7 @@ def capture(
         shapes=look.shapes[:MOST_SHAPES],
         values=tuple(map(values_of, zip(*alike, strict=True))),
         batch=look.batch,
+        branches=look.branches,
     )
     checkpoint(module, "capture")
     return FloatGraph(*widened(*plain_results(module, signature)))

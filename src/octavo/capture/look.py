@@ -9,25 +9,25 @@ itself, and at another value of every size that is free.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
 
-from ..errors import CaptureError, DataError, one_line
-from ..graph.compare import EXACT, difference
-from ..graph.interpreter import Interpreter, observe_values
+from ..errors import CaptureError, DataError
+from ..graph.compare import difference
+from ..graph.interpreter import observe_values
 from ..graph.names import describe, module_path
-from ..graph.operators import Kind, operator_of
-from .examples import Shapes, resized
-from .inplace import draws_random
+from .branches import as_text, breaking, broken
+from .comparison import Comparison, Run, shapes_of
+from .examples import Shapes
 from .signature import Signature
 from .unchanged import unchanged
 
+LARGEST, LARGER = 1 << 16, 4  # values of inputs that are tried; times as many as the call has
+SMALL = (1, 2, 4, 8, 32)  # sizes, where conditions on sizes are often broken
 SEVERAL = 3  # samples of a batch that are enough for a comparison
 Limits = Mapping[tuple[int, int], str]  # (input, dimension) -> why it is not free
 
@@ -41,119 +41,14 @@ class Look:
     shapes: the shapes at which both agreed; first a batch of 1, if possible, then all free sizes
         at another value at once.
     batch: for each input, whether its first dimension counts independent samples.
+    branches: conditions on sizes beyond which it is not the model, or the model does not run.
     """
 
     fixed: Limits
     not_one: Limits = field(default_factory=dict)
     shapes: tuple[Shapes, ...] = ()
     batch: tuple[bool, ...] = ()
-
-
-class Run(NamedTuple):
-    """The leaves of what a call returns, and its inputs after it."""
-
-    outputs: list[Any]
-    inputs: list[Tensor]
-
-
-class Comparison:
-    """Runs the model and the graph captured from it on the same tensors."""
-
-    def __init__(self, model: nn.Module, module: fx.GraphModule, signature: Signature) -> None:
-        self.model, self.module, self.signature = model, module, signature
-        values = [n.meta["val"] for n in module.graph.find_nodes(op="placeholder")]
-        self.fixed: dict[int, Any] = {}  # a size that tracing has fixed -> its symbol
-        self.sizes = [[self._symbol(d) for d in v.shape] for v in values]
-        self.exact = not draws_random(module.graph)
-        self.agreed: list[Shapes] = []
-
-    def _symbol(self, size: Any) -> Any:
-        """The expression of a dynamic size; None for a number.
-
-        Where tracing has fixed a size, its own symbol: the graph may be right at others all the
-        same, as with recurrent layers. Sizes fixed at the same number are taken for the same.
-        """
-        if type(size) is int:
-            return None
-        number = size.node.maybe_as_int()
-        return size.node.expr if number is None else self.fixed.setdefault(number, size.node._expr)
-
-    def places(self, symbol: Any) -> list[tuple[int, int]]:
-        """The inputs' dimensions of this size."""
-        return [(i, d) for i, s in enumerate(self.sizes) for d, n in enumerate(s) if n == symbol]
-
-    def at(self, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> list[Tensor]:
-        """The tensors with other sizes (by symbol); sizes computed from them follow."""
-        have = {n: t.shape[d] for t, s in zip(tensors, self.sizes, strict=True)
-                for d, n in enumerate(s) if n is not None}  # fmt: skip
-        have |= sizes
-        shapes = [
-            [int(n.xreplace(have)) if n is not None else t.shape[d] for d, n in enumerate(s)]
-            for t, s in zip(tensors, self.sizes, strict=True)
-        ]
-        return [resized(t, shape) for t, shape in zip(tensors, shapes, strict=True)]
-
-    @torch.no_grad()
-    def expected(self, tensors: Sequence[Tensor]) -> Run:
-        """What the model returns, and what it leaves in its inputs."""
-        inputs = [t.clone() for t in tensors]
-        with unchanged(self.model):
-            outputs = self.run_model(inputs)
-        return Run(pytree.tree_leaves(outputs, is_leaf=lambda x: x is None), inputs)
-
-    @torch.no_grad()
-    def run_model(self, tensors: Sequence[Tensor]) -> Any:
-        """Call the model, whatever that changes in it."""
-        with _seeded():
-            args, kwargs = self.signature.call(tensors)
-            return self.model(*args, **kwargs)
-
-    @torch.no_grad()
-    def difference(self, tensors: Sequence[Tensor], expected: Run) -> str:
-        """How the graph's outputs differ from those expected; an empty string if they agree."""
-        inputs = [t.clone() for t in tensors]
-        with _seeded():
-            try:
-                got = _Guarded(self.module).run(*inputs)
-            except Exception as e:
-                return f"an error ({one_line(e)})"
-        least = EXACT if self.exact else -torch.inf
-        found = difference(expected.outputs, got, least)
-        if not found and difference(expected.inputs, inputs, least):
-            found = "it writes to its inputs"
-        if not found:
-            self.agreed.append(_shapes(tensors))
-        return found
-
-
-class _Guarded(Interpreter):
-    """Refuses initial states of another batch, beyond which PyTorch's recurrent operators read.
-
-    Only the modules, nn.LSTM and the like, check them; a graph may have fixed their size.
-    """
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operator."""
-        if (
-            self.at
-            and operator_of(self.at).kind is Kind.RECURRENT
-            and target._overloadname == "input"
-        ):
-            x, states, batch_first = args[0], args[1], args[-1]
-            count = x.shape[0 if batch_first else 1]
-            for state in [states] if isinstance(states, Tensor) else states:
-                if state.shape[1] != count:
-                    raise ValueError(f"initial states of {state.shape[1]} for {count} samples")
-        return super().call_function(target, args, kwargs)
-
-
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """The same random numbers each time, and no warnings of sizes that only Octavo tries."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        yield
+    branches: tuple[str, ...] = ()
 
 
 def second_look(
@@ -179,6 +74,8 @@ def second_look(
         places = compare.places(batch)
         size = base[places[0][0]].shape[0]
         for one, outputs_of_one in _runs(compare, base, batch, [1, 2]):
+            if not compare.allows(one, also_open=True):
+                continue
             counted = _counted(compare, batch, outputs, outputs_of_one)
             reason = _reason(compare, one, outputs_of_one, places)
             if not reason:
@@ -204,12 +101,45 @@ def second_look(
         fixed |= _other(compare, alone, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2])
     together, reason = _together(compare, alone, fixed)
     fixed |= dict.fromkeys(together, reason) if reason else {}
-    agreed = dict.fromkeys([_shapes(alone), *reversed(compare.agreed)])
-    return Look(fixed, {p: r for p, r in not_one.items() if p not in fixed}, tuple(agreed), counted)
+    branches = _branches(compare, alone)
+    agreed = dict.fromkeys([shapes_of(alone), *reversed(compare.agreed)])
+    not_one = {p: r for p, r in not_one.items() if p not in fixed}
+    return Look(fixed, not_one, tuple(agreed), counted, branches)
 
 
-def _shapes(tensors: Sequence[Tensor]) -> Shapes:
-    return tuple(tuple(t.shape) for t in tensors)
+def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]:
+    """The conditions that are needed, after trying sizes that break those not known yet.
+
+    Those that no size breaks at which the model runs are needed, too.
+    """
+    base = compare.sizes_of(tensors)
+    symbols = set().union(*(c.free_symbols for c in compare.open))
+    for size in SMALL:  # breaks many at once
+        _try(compare, tensors, base | dict.fromkeys(symbols, size))
+    for condition in [*compare.open]:
+        for sizes in breaking(condition, base):
+            if condition in compare.open:
+                _try(compare, tensors, sizes)
+    compare.needed += compare.open
+    for several in compare.unexplained:
+        if not set(several) & set(compare.needed):
+            compare.needed += several
+    places = {s: compare.places(s)[0] for c in compare.needed for s in c.free_symbols}
+    return tuple(as_text(c, places) for c in compare.needed)
+
+
+def _try(compare: Comparison, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> None:
+    """Compare at these sizes, if the model takes them and any condition not known yet is broken."""
+    if not any(broken(c, sizes) for c in compare.open):
+        return
+    with contextlib.suppress(Exception):
+        inputs = compare.at(tensors, sizes)
+        if _numel(inputs) <= max(LARGEST, LARGER * _numel(tensors)):
+            compare.difference(inputs, compare.expected(inputs))
+
+
+def _numel(tensors: Sequence[Tensor]) -> int:
+    return sum(t.numel() for t in tensors)
 
 
 def _together(
@@ -253,7 +183,8 @@ def _few(
                      for n, ts in enumerate(zip(first, calls[1], strict=True))]  # fmt: skip
         if size != few:
             for run in _runs(compare, first, batch, [few]):
-                return run
+                if compare.allows(run[0], also_open=True):
+                    return run
     try:
         return calls[0], compare.expected(calls[0])
     except Exception as e:
@@ -270,6 +201,8 @@ def _runs(
             continue
         try:
             other = compare.at(tensors, {symbol: size})
+            if not compare.allows(other):
+                continue
             outputs = compare.expected(other)
         except Exception:  # the model does not take this size: nothing to compare
             continue

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import CaptureError
 from .arrays import as_tensor, described
+from .branches import holds
 from .examples import InputValues, Shapes, made, unlike
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -35,6 +36,8 @@ class Signature:
     values: what values the inputs had in these calls, for making others like them.
     batch: whether the first dimension of each input counts samples that do not influence each
         other; empty where that is not known.
+    branches: conditions that a call must meet, such as "input0[1] <= 50" of dimension 1 of the
+        first input: beyond them forward does something else.
     results: the leaves of the output that are not tensors, by position.
     numbers: positions of leaves that are numbers, computed from sizes; the graph returns tensors.
     output_types: the dtype of each tensor of the output; "" where it is the graph's. Not empty if
@@ -50,6 +53,7 @@ class Signature:
     shapes: tuple[Shapes, ...] = ()
     values: tuple[InputValues, ...] = ()
     batch: tuple[bool, ...] = ()
+    branches: tuple[str, ...] = ()
     results: tuple[tuple[int, Any], ...] = ()
     numbers: tuple[int, ...] = ()
     output_types: tuple[str, ...] = ()
@@ -72,6 +76,13 @@ class Signature:
             )
             if not fits or (t.dtype is not dtype and not t.is_floating_point()):
                 raise CaptureError(self._misfit(i, t))
+        for condition in self.branches:
+            if not holds(condition, [t.shape for t in tensors]):
+                raise CaptureError(
+                    f"inputs of shapes {', '.join(str(tuple(t.shape)) for t in tensors)} do not "
+                    f"meet the condition {condition}, on which the model's forward depends: it "
+                    "was captured with inputs that do"
+                )
         if self.output_types:
             tensors = [t.float() if t.is_floating_point() else t for t in tensors]
         return tensors

@@ -30,7 +30,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     other tensors that are no parameters. Grown caches of `functools.lru_cache` are emptied.
     """
     found = list(_reachable(model))
-    contents = [(o, o.copy()) for o in found if isinstance(o, CONTAINERS)]
+    contents = [(o, _content(o)) for o in found if isinstance(o, CONTAINERS)]
     caches = [(f, f.cache_info().currsize) for f in found if isinstance(f, CACHE)]
     tensors = [(t, t._version, t.detach().clone()) for t in _written(model)]
     try:
@@ -100,18 +100,30 @@ def _shared(kind: type) -> Iterator[Any]:
                     yield value
 
 
-def _restore(container: Any, before: Any) -> None:
+def _kind(container: Any) -> Any:
+    """The class of Python's that a container is one of, whose methods no subclass has changed."""
+    return next(c for c in type(container).__mro__ if c.__module__ in ("builtins", "collections"))
+
+
+def _content(container: Any) -> list[Any]:
+    """The items of a container; pairs of those of a dict."""
+    kind = _kind(container)
+    return [*(kind.items if issubclass(kind, dict) else kind.__iter__)(container)]
+
+
+def _restore(container: Any, before: list[Any]) -> None:
     """Put the former items back, if others have taken their place."""
-    if isinstance(container, dict):
-        same = [*container] == [*before] and all(container[k] is v for k, v in before.items())
+    kind, now = _kind(container), _content(container)
+    pairs = zip(now, before, strict=False)
+    if issubclass(kind, dict):
+        same = all(a[0] is b[0] and a[1] is b[1] for a, b in pairs)
     else:
-        same = len(container) == len(before) and all(
-            a is b for a, b in zip(container, before, strict=True)
-        )
-    if same:
+        same = all(a is b for a, b in pairs)
+    if same and len(now) == len(before):
         return
-    container.clear()
-    if isinstance(container, list | deque):
-        container.extend(before)
+    kind.clear(container)
+    if issubclass(kind, dict):
+        for key, value in before:
+            kind.__setitem__(container, key, value)
     else:
-        container.update(before)
+        (kind.extend if issubclass(kind, list | deque) else kind.update)(container, before)

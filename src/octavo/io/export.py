@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..engines.onnx.engine import run_file
 from ..engines.onnx.export import to_onnx
 from ..engines.openvino.compiled import CompiledModel, import_openvino, openvino_core
 from ..engines.openvino.convert import build
-from ..errors import EngineError, FormatError
+from ..errors import EngineError, FormatError, SaveWarning
 from ..model import QuantizedModel
 
 
@@ -30,7 +31,8 @@ def export(model: QuantizedModel, path: str | os.PathLike[str], check: bool = Tr
 
     Sizes that are dynamic in the model (the batch) are dynamic in the file. The file is written
     under a temporary name and moved when complete. Raises FormatError for another suffix, a missing
-    folder, a graph that the format cannot hold, or a file that computes something else.
+    folder, a graph that the format cannot hold, or a file that computes something else. Warns
+    (SaveWarning) if what the model does depends on sizes, which nothing in the file checks.
 
     >>> import octavo, tempfile, torch
     >>> q = octavo.quantize(torch.nn.Linear(4, 2), torch.rand(8, 4))
@@ -55,6 +57,13 @@ def export(model: QuantizedModel, path: str | os.PathLike[str], check: bool = Tr
             )
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml
             shutil.move(file, target.with_suffix(file.suffix))
+    if model.signature.branches:
+        warnings.warn(
+            f"{target.name} computes what the model does only for inputs whose sizes meet "
+            f"{' and '.join(model.signature.branches)}; nothing in the file checks that",
+            SaveWarning,
+            stacklevel=2,
+        )
 
 
 def _to_ir(model: QuantizedModel, path: Path) -> None:

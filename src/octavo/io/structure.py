@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from ..capture.branches import holds
 from ..capture.signature import Signature
 from ..errors import FormatError
 from .checks import NAME, checked, parsed
@@ -63,6 +64,12 @@ def signature_from_json(data: dict[str, Any]) -> Signature:
     for dtype, _ in signature.inputs:
         if not isinstance(TORCH_VALUES.get(dtype), torch.dtype):
             raise FormatError(f"{str(dtype)[:80]!r} is not a dtype of an input")
+    shapes = [[2 if d is None else d for d in shape] for _, shape in signature.inputs]
+    for condition in signature.branches:
+        try:
+            holds(str(condition), shapes)
+        except ValueError as e:
+            raise FormatError(str(e)) from e
     return signature
 
 
