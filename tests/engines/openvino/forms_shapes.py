@@ -97,6 +97,10 @@ SHAPES = {
         ),
         reals,
     ),
+    aten.expand_as: (
+        lambda x: (x[:, :1].expand_as(x), x[0, 0].expand_as(x), x[:, :, :1].expand_as(x)),
+        reals,
+    ),
     aten.slice: (
         lambda x: (
             *(

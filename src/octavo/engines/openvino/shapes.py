@@ -182,6 +182,11 @@ def _expand(x: Output, sizes: Sequence[Any], implicit: bool = False) -> Any:
     return ov.broadcast(x, ints(sizes), broadcast_spec="BIDIRECTIONAL")
 
 
+@lowers("expand_as")
+def _expand_as(x: Output, other: Output) -> Any:
+    return ov.broadcast(x, ov.shape_of(other), broadcast_spec="BIDIRECTIONAL")
+
+
 @lowers("slice")
 def _slice(x: Output, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Any:
     start, end = 0 if start is None else start, LAST if end is None else end
