@@ -123,3 +123,27 @@ def test_conditions():
 def test_what_is_no_condition(text):
     with pytest.raises(ValueError, match="is not a condition on sizes"):
         holds(text, [(4, 60)])
+
+
+class Pair(nn.Module):
+    """Puts two inputs behind each other: their batches are the same, but no operator says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, a, b):
+        first, second = self.linear(torch.cat([a, b])).chunk(2)
+        return first * second + a[:, :4]
+
+
+def test_batches_of_several_inputs_are_changed_together():
+    net = Pair().eval()
+    graph, signature = capture(net, (torch.randn(4, 8), torch.randn(4, 8)))
+    assert signature.inputs == (("float32", (None, 8)),) * 2
+    assert "input1[0] == input0[0]" in signature.branches
+    for n in (1, 2, 9):
+        call = torch.randn(n, 8), torch.randn(n, 8)
+        torch.testing.assert_close(graph(*signature.flatten(call, {}))[0], net(*call))
+    with pytest.raises(CaptureError, match="condition input1"):
+        signature.flatten((torch.randn(2, 8), torch.randn(4, 8)), {})

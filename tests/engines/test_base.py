@@ -118,3 +118,26 @@ def test_engines_are_compared_where_integers_count_rows():
     x, edges = torch.randn(20, 8), torch.randint(20, (2, 40))
     for engine in ("openvino", "torch_int8"):
         assert octavo.sqnr(q(x, edges), q.compile(engine)(x, edges)) > 40
+
+
+def test_rounding_on_made_inputs_explains_as_much_as_it_costs_there():
+    """Calibration was on [0, 1]; on numbers around 4 most are clipped, which costs far more."""
+    q = octavo.quantize(nn.Linear(16, 8), torch.rand(64, 16), config="fast")
+    far = dataclasses.replace(q.signature, values=((0.0, 9.0, 4.0, 3.0, False),))
+
+    class Noisy(EngineModel):
+        def __init__(self, signature, noise):
+            super().__init__(signature)
+            self.noise = noise
+
+        def run(self, inputs):
+            (y,) = q.graph_module(*inputs)
+            return [y + self.noise * y.square().mean().sqrt() * torch.randn_like(y)]
+
+    for signature, noise, agrees in (
+        (far, 0.2, True),
+        (far, 2.0, False),
+        (q.signature, 0.2, False),
+    ):
+        program = GraphProgram(q.graph_module, signature)
+        assert (disagreement(Noisy(signature, noise), program) is None) is agrees

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.graph.compare import EXACT, difference
+from octavo.graph.compare import EXACT, agreement, difference
 
 x = torch.tensor([[1.0, -2.0, 3.0], [0.0, 4.0, -5.0]])
 
@@ -55,3 +57,10 @@ def test_the_limit_is_an_sqnr_in_decibels(db, margin):
     assert difference([signal], [noisy], db + margin) != "" or 10 ** (-db / 20) <= 1e-5
     assert difference([signal], [noisy], db - margin) == ""
     assert EXACT == 60
+
+
+def test_agreement_is_that_of_the_worst_output():
+    ones, ids = torch.ones(4), torch.arange(4)
+    assert agreement([ones, ids, ones], [ones, ids + 1, ones + 0.1]) == pytest.approx(20, abs=1e-4)
+    assert agreement([ones], [ones]) == math.inf
+    assert agreement([0 * ones], [ones]) == -math.inf

@@ -42,6 +42,7 @@ class Comparison:
         self.open = conditions(module.graph)  # nothing is known of these
         self.needed: list[Any] = []  # where these are broken, the graph is not the model
         self.unexplained: list[list[Any]] = []  # one of each of these is needed
+        self.equal: list[str] = []  # conditions that sizes that are changed together are the same
 
     def _symbol(self, size: Any) -> Any:
         """The expression of a dynamic size; None for a number.
@@ -57,6 +58,15 @@ class Comparison:
     def places(self, symbol: Any) -> list[tuple[int, int]]:
         """The inputs' dimensions of this size."""
         return [(i, d) for i, s in enumerate(self.sizes) for d, n in enumerate(s) if n == symbol]
+
+    def tie(self, symbol: Any, others: Sequence[Any]) -> None:
+        """From now on, change these sizes together."""
+        for other in others:
+            first, second = self.places(other)[0], self.places(symbol)[0]
+            self.equal.append("input{}[{}] == input{}[{}]".format(*first, *second))
+        same = dict.fromkeys(others, symbol)
+        self.sizes = [[n if n is None else n.xreplace(same) for n in s] for s in self.sizes]
+        self.open = [c for c in (c.xreplace(same) for c in self.open) if c.free_symbols]
 
     def at(self, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> list[Tensor]:
         """The tensors with other sizes (by symbol); sizes computed from them follow."""

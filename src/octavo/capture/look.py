@@ -89,22 +89,33 @@ def second_look(
         else:
             fixed |= _other(compare, base, batch, [size + 1, 2 * size])
     for symbol in dict.fromkeys(n for s in compare.sizes for n in s):
-        if symbol is None or symbol == batch or not symbol.is_Symbol:
-            continue
-        places = compare.places(symbol)
-        i, d = places[0]
-        size = base[i].shape[d]
-        for one, outputs_of_one in _runs(compare, alone, symbol, [1] if d == 0 else []):
-            if reason := _reason(compare, one, outputs_of_one, places):
-                not_one |= dict.fromkeys(places, reason)
-        seen = [c[i].shape[d] for c in calls]
-        fixed |= _other(compare, alone, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2])
+        if symbol is not None and symbol != batch and symbol.is_Symbol and compare.places(symbol):
+            bound, at_one = _size(compare, calls, alone, symbol)
+            fixed, not_one = fixed | bound, not_one | at_one
     together, reason = _together(compare, alone, fixed)
     fixed |= dict.fromkeys(together, reason) if reason else {}
-    branches = _branches(compare, alone)
+    branches = (*compare.equal, *_branches(compare, alone))
     agreed = dict.fromkeys([shapes_of(alone), *reversed(compare.agreed)])
     not_one = {p: r for p, r in not_one.items() if p not in fixed}
     return Look(fixed, not_one, tuple(agreed), counted, branches)
+
+
+def _size(
+    compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
+) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
+    """Why a size other than the batch is not free, and why it must not be 1."""
+    _tie(compare, tensors, symbol)
+    places = compare.places(symbol)
+    i, d = places[0]
+    size = tensors[i].shape[d]
+    not_one: dict[tuple[int, int], str] = {}
+    for one, outputs in _runs(compare, tensors, symbol, [1] if d == 0 else []):
+        if reason := _reason(compare, one, outputs, places):
+            not_one = dict.fromkeys(places, reason)
+    seen = [c[i].shape[d] for c in calls]
+    return _other(
+        compare, tensors, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2]
+    ), not_one
 
 
 def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]:
@@ -168,12 +179,22 @@ def _together(
     return places, _reason(compare, other, outputs, places)
 
 
+def _tie(compare: Comparison, tensors: Sequence[Tensor], symbol: Any) -> None:
+    """Change a size together with all that are the same, if the model takes no other size alone."""
+    have = compare.sizes_of(tensors)
+    size = have[symbol]
+    others = [s for s, n in have.items() if n == size and s is not symbol and s.is_Symbol]
+    if others and not any(_runs(compare, tensors, symbol, [size + 1, size - 1, 2 * size])):
+        compare.tie(symbol, others)
+
+
 def _few(
     compare: Comparison, calls: Sequence[list[Tensor]], batch: Any
 ) -> tuple[list[Tensor], Run]:
     """A call with few samples but more than one, where the model takes it, and its outputs."""
     first = calls[0]
     if batch is not None:
+        _tie(compare, first, batch)
         i = compare.places(batch)[0][0]
         size = first[i].shape[0]
         few = SEVERAL if size > 1 else 2

@@ -28,6 +28,20 @@ def difference(expected: Sequence[Any], got: Sequence[Any], least: float = EXACT
     return ""
 
 
+def agreement(expected: Sequence[Any], got: Sequence[Any]) -> float:
+    """The SQNR in dB of the worst floating point output."""
+    pairs = [(e.double(), g.double()) for e, g in zip(expected, got, strict=True)
+             if isinstance(e, Tensor) and e.is_floating_point()]  # fmt: skip
+    energies = ((e.square().sum().item(), (e - g).square().sum().item()) for e, g in pairs)
+    return min((_db(*e) for e in energies), default=math.inf)
+
+
+def _db(energy: float, noise: float) -> float:
+    if not noise:
+        return math.inf
+    return 10 * math.log10(energy / noise) if energy else -math.inf
+
+
 def _difference(expected: Any, got: Any, least: float) -> str:
     if not isinstance(expected, Tensor) or not isinstance(got, Tensor):
         same = type(expected) is type(got) and expected == got
@@ -59,5 +73,4 @@ def _noise(expected: Tensor, got: Tensor, least: float) -> str:
     noise, energy = (float(t.square().sum()) for t in (error, signal))
     if noise <= energy * 10 ** (-least / 10) or float(error.abs().max()) <= TINY:
         return ""
-    db = 10 * math.log10(energy / noise) if energy else -math.inf
-    return f"other numbers: {db:.1f} dB from those expected"
+    return f"other numbers: {_db(energy, noise):.1f} dB from those expected"
