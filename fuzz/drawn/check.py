@@ -170,9 +170,9 @@ class Run:
 
 def _references(program: Program, q: Any, graph: Any, outcome: Outcome) -> list[Run]:
     """The float model, the float graph and the reference at all sizes; runs for the engines."""
-    model = program.network()
     found, least = [], GRAPH_DB[program.dtype]
     for i, sizes in enumerate(program.sizes):
+        model = program.network()  # anew: what it has made for another size may stay in it
         args, kwargs = program.arguments(program.call(sizes, i if i < 2 else 9))
         with torch.no_grad(), outcome.stage(f"reference, size {i}"):
             want = model(*args, **kwargs)

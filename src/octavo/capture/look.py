@@ -94,8 +94,8 @@ def second_look(
             fixed, not_one = fixed | bound, not_one | at_one
     together, reason = _together(compare, alone, fixed)
     fixed |= dict.fromkeys(together, reason) if reason else {}
-    branches = (*compare.equal, *_branches(compare, alone))
     agreed = dict.fromkeys([shapes_of(alone), *reversed(compare.agreed)])
+    branches = (*compare.equal, *_branches(compare, alone))
     not_one = {p: r for p, r in not_one.items() if p not in fixed}
     return Look(fixed, not_one, tuple(agreed), counted, branches)
 
@@ -135,6 +135,7 @@ def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]
     for several in compare.unexplained:
         if not set(several) & set(compare.needed):
             compare.needed += several
+    compare.needed = [*dict.fromkeys(compare.needed)]
     places = {s: compare.places(s)[0] for c in compare.needed for s in c.free_symbols}
     return tuple(as_text(c, places) for c in compare.needed)
 
