@@ -170,7 +170,7 @@ class Run:
 
 def _references(program: Program, q: Any, graph: Any, outcome: Outcome) -> list[Run]:
     """The float model, the float graph and the reference at all sizes; runs for the engines."""
-    found, least = [], GRAPH_DB[program.dtype]
+    found = []
     for i, sizes in enumerate(program.sizes):
         model = program.network()  # anew: what it has made for another size may stay in it
         args, kwargs = program.arguments(program.call(sizes, i if i < 2 else 9))
@@ -178,7 +178,7 @@ def _references(program: Program, q: Any, graph: Any, outcome: Outcome) -> list[
             want = model(*args, **kwargs)
             got = q(*args, **kwargs)
             floats = graph.unflatten(graph.module(*graph.flatten(args, kwargs)))
-            outcome.judge(f"graph, size {i}", want, floats, least)
+            outcome.judge(f"graph, size {i}", want, floats, GRAPH_DB[program.dtype])
             outcome.judge(f"reference, size {i}", want, got, -math.inf)
             if not difference(want, got):
                 stable = _precision(program, want, args, kwargs) > STABLE_DB
