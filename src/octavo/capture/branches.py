@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -21,6 +21,7 @@ ALLOWED = (
 )
 FUNCTIONS = {"max": max, "min": min}
 LONGEST = 100  # numbers, sizes and operators of a condition
+MOST = 4  # sizes tried that break a condition
 NEAR = 8  # sizes this far from those of the call are tried first
 
 
@@ -105,10 +106,8 @@ def broken(condition: sympy.Basic, sizes: Mapping[Any, int]) -> bool:
     return not _is_true(_printed(condition), {str(s): n for s, n in sizes.items()})
 
 
-def breaking(
-    condition: sympy.Basic, sizes: Mapping[Any, int], most: int = 4
-) -> Iterator[dict[Any, int]]:
-    """Sizes near those given at which a condition is false: at most so many.
+def breaking(condition: sympy.Basic, sizes: Mapping[Any, int]) -> list[dict[Any, int]]:
+    """A few sizes near those given at which a condition is false.
 
     The nearest larger and smaller ones of one symbol, then of all that it names at once.
     """
@@ -126,4 +125,4 @@ def breaking(
             side = (n for n in tried if n != size and (n > size) is larger)
             changed = ({**sizes, **dict.fromkeys(symbols, n)} for n in side)
             found += itertools.islice((s for s in changed if broken(condition, s)), 1)
-    yield from found[:most]
+    return found[:MOST]

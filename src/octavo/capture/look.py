@@ -20,7 +20,7 @@ from ..errors import CaptureError, DataError
 from ..graph.compare import difference
 from ..graph.interpreter import observe_values
 from ..graph.names import describe, module_path
-from .branches import as_text, breaking, broken
+from .branches import Place, as_text, breaking, broken
 from .comparison import Comparison, Run, shapes_of
 from .examples import Shapes
 from .signature import Signature
@@ -29,7 +29,7 @@ from .unchanged import unchanged
 LARGEST, LARGER = 1 << 16, 4  # values of inputs that are tried; times as many as the call has
 SMALL = (1, 2, 4, 8, 32)  # sizes, where conditions on sizes are often broken
 SEVERAL = 3  # samples of a batch that are enough for a comparison
-Limits = Mapping[tuple[int, int], str]  # (input, dimension) -> why it is not free
+Limits = Mapping[Place, str]  # (input, dimension) -> why it is not free
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def second_look(
             raise CaptureError(_explain(compare, base, found))
     elif reason := _reason(compare, base, outputs, compare.places(batch)):
         return Look(dict.fromkeys(compare.places(batch), reason))
-    fixed: dict[tuple[int, int], str] = {}
-    not_one: dict[tuple[int, int], str] = {}
+    fixed: dict[Place, str] = {}
+    not_one: dict[Place, str] = {}
     alone: list[Tensor] = base
     counted: tuple[bool, ...] = ()
     if batch is not None:
@@ -102,20 +102,18 @@ def second_look(
 
 def _size(
     compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
-) -> tuple[dict[tuple[int, int], str], dict[tuple[int, int], str]]:
+) -> tuple[dict[Place, str], dict[Place, str]]:
     """Why a size other than the batch is not free, and why it must not be 1."""
     _tie(compare, tensors, symbol)
     places = compare.places(symbol)
     i, d = places[0]
     size = tensors[i].shape[d]
-    not_one: dict[tuple[int, int], str] = {}
+    not_one: dict[Place, str] = {}
     for one, outputs in _runs(compare, tensors, symbol, [1] if d == 0 else []):
         if reason := _reason(compare, one, outputs, places):
             not_one = dict.fromkeys(places, reason)
-    seen = [c[i].shape[d] for c in calls]
-    return _other(
-        compare, tensors, symbol, [*seen, size + 1, size - 1, 2 * size, size // 2]
-    ), not_one
+    sizes = [*(c[i].shape[d] for c in calls), size + 1, size - 1, 2 * size, size // 2]
+    return _other(compare, tensors, symbol, sizes), not_one
 
 
 def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]:
@@ -156,13 +154,13 @@ def _numel(tensors: Sequence[Tensor]) -> int:
 
 def _together(
     compare: Comparison, tensors: Sequence[Tensor], fixed: Limits
-) -> tuple[list[tuple[int, int]], str]:
+) -> tuple[list[Place], str]:
     """All sizes that are free and have agreed at another value, at that value at once.
 
     The places of those but the first, and how the graph differs from the model there.
     """
     sizes: dict[Any, int] = {}
-    places: list[tuple[int, int]] = []
+    places: list[Place] = []
     for symbol in dict.fromkeys(n for s in compare.sizes for n in s if n is not None):
         where = compare.places(symbol)
         i, d = where[0]
@@ -233,7 +231,7 @@ def _runs(
 
 def _other(
     compare: Comparison, tensors: Sequence[Tensor], symbol: Any, sizes: Sequence[int]
-) -> dict[tuple[int, int], str]:
+) -> dict[Place, str]:
     """Why a size is not free: the first larger and smaller ones that the model takes tell."""
     places = compare.places(symbol)
     i, d = places[0]
@@ -255,7 +253,7 @@ def _reason(
     compare: Comparison,
     tensors: Sequence[Tensor],
     outputs: Run,
-    places: Sequence[tuple[int, int]],
+    places: Sequence[Place],
 ) -> str:
     """How the graph differs from the model at this size; an empty string if it does not."""
     found = compare.difference(tensors, outputs)
