@@ -18,13 +18,15 @@ def deterministic():
 
 @pytest.fixture(scope="session")
 def quantized():
-    """name -> (quantized network of the table, its inputs), made once."""
+    """name, or "name, dynamic" -> (quantized network of the table, its inputs), made once."""
     made = {}
 
     def get(name):
         if name not in made:
-            net, inputs = make(name)
-            q = octavo.quantize(net, calls(inputs), config=octavo.Config(min_sqnr=0))
+            net, inputs = make(name.removesuffix(", dynamic"))
+            activations = "dynamic" if name.endswith(", dynamic") else "static"
+            config = octavo.Config(min_sqnr=0, activations=activations)
+            q = octavo.quantize(net, calls(inputs), config=config)
             made[name] = q, inputs
         return made[name]
 

@@ -6,13 +6,37 @@ import torch
 from torch import nn
 
 import octavo
-from octavo import Config, ConfigError
+from octavo import Config, ConfigError, SiteConfig
 from octavo.config import as_config
 
 
 def test_to_json_and_back():
     config = Config(observer="mse", keep_float=["a.*"], min_sqnr=3.5, measure_samples=2)
     assert Config.from_json(config.to_json()) == config
+
+
+def test_settings_by_site_to_json_and_back():
+    config = Config(sites={"head": SiteConfig("dynamic", group_size=32), 3: SiteConfig("float")})
+    back = Config.from_json(config.to_json())
+    assert back.sites == {"head": SiteConfig("dynamic", group_size=32), "3": SiteConfig("float")}
+
+
+def test_from_toml():
+    text = """
+    observer = "minmax"
+    keep_float = ["head"]
+    [sites.Linear]
+    activations = "dynamic"
+    group_size = 32
+    """
+    sites = {"Linear": SiteConfig("dynamic", group_size=32)}
+    assert Config.from_toml(text) == Config(observer="minmax", keep_float=["head"], sites=sites)
+
+
+@pytest.mark.parametrize("text", ["x =", "colour = 1", "[sites.head]\nweights = 4"])
+def test_toml_that_is_no_settings_is_refused(text):
+    with pytest.raises(ConfigError, match=r"TOML|colour|weights=4"):
+        Config.from_toml(text)
 
 
 def test_it_is_frozen():
@@ -28,6 +52,8 @@ def test_it_is_frozen():
         *(("keep_float", [v]) for v in (None, True, 1.5, nn.Linear(2, 2), ["head"])),
         *(("min_sqnr", v) for v in ("10", None, True, -1, math.nan, math.inf, [10])),
         *(("target_sqnr", v) for v in ("30", None, -0.5, math.inf, torch.tensor(30.0))),
+        *(("activations", v) for v in ("float", None, True)),
+        *(("sites", v) for v in (["head"], None, {"head": 8}, {"head": {"weights": 2}})),
         *(("optimize", v) for v in ("speed", None, True)),
         *((n, v) for n in ("equalize", "correct_biases", "round_weights") for v in ("no", 1, None)),
         *(("rounding_seconds", v) for v in (-1, "60", None, math.nan)),

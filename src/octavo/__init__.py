@@ -34,6 +34,7 @@ from .quantize import quantize
 from .quantizer import Quantizer
 from .report import Report
 from .sharded import quantize_sharded
+from .site_config import SiteConfig
 from .sites.patterns import ANY, DEFAULT_PATTERNS, register_pattern
 from .sites.rules import FloatOp, PassThrough, Rule, Weighted
 
@@ -64,6 +65,7 @@ __all__ = [
     "Report",
     "Rule",
     "SaveWarning",
+    "SiteConfig",
     "Weighted",
     "export",
     "load",

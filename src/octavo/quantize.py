@@ -177,7 +177,7 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
         config.memory,
     )
     steps: tuple[Step, ...] = ()
-    if config.equalize:
+    if any(s.equalize for s in sites.settings.values()):
         sites, steps = equalize_if_better(sites, samples)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 

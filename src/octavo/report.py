@@ -16,6 +16,7 @@ from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
 from .capture.signature import Signature
+from .graph import ops
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
 from .metrics import Step
@@ -31,6 +32,7 @@ class Row:
         (noise from the sites before it included); None where it was not measured.
     low, high: the real range that its output's integers cover; None where the output is float.
     multiply_adds: per sample.
+    activations: how its inputs are rounded: "static", "dynamic" or "float"; "" in older files.
     """
 
     site: int | None
@@ -48,6 +50,7 @@ class Row:
     parameters: int
     bytes_before: int
     bytes_after: int
+    activations: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Report:
             bits = f"{r.weight_bits or '-'}/{r.activation_bits or '-'}"
             span = "" if r.low is None else f"{r.low:.4g} .. {r.high:.4g}"
             size = f"{r.bytes_before:,} -> {r.bytes_after:,}" if r.bytes_before else ""
-            kind = r.precision + (f": {r.reason}" if r.reason else "")
+            kind = r.precision + (" dynamic" if r.activations == "dynamic" else "")
+            kind += f": {r.reason}" if r.reason else ""
             parameters = f"{r.parameters:,}" if r.parameters else ""
             noise = "" if r.sqnr is None else _number(r.sqnr)
             number = "" if r.site is None else str(r.site)
@@ -204,8 +208,10 @@ def _row(tuned: Tuned, node: fx.Node, macs: Mapping[fx.Node, int]) -> Row:
     site = sites.get(node)
     nodes = site.rule.nodes if site else (node,)
     precision, reason = sites.verdict(node)
-    reads = site.int8_inputs if site and precision == "int8" else ()
-    weights = site.rule.weights() if site and reads else {}
+    activations = site.activations if site else "float"
+    reads = site.int8_inputs if site and activations == "static" else ()
+    weights = site.int8_weights if site else {}
+    dynamic = (2 * ops.LARGEST).bit_length() if activations == "dynamic" else None
     demanded = node in sites.demand.specs
     low, high = emission.qparams[node].range if demanded else (None, None)
     noise = tuned.sites.get(node)
@@ -223,7 +229,7 @@ def _row(tuned: Tuned, node: fx.Node, macs: Mapping[fx.Node, int]) -> Row:
         precision=precision,
         reason=reason,
         weight_bits=sites.weight_spec.bits if weights else None,
-        activation_bits=sites.demand.spec_of(reads[0]).bits if reads else None,
+        activation_bits=sites.demand.spec_of(reads[0]).bits if reads else dynamic,
         low=low,
         high=high,
         sqnr=noise.sqnr if noise and measured else None,
@@ -231,4 +237,5 @@ def _row(tuned: Tuned, node: fx.Node, macs: Mapping[fx.Node, int]) -> Row:
         parameters=sum(t.numel() for t in sizes.values()),
         bytes_before=before,
         bytes_after=before - saved,
+        activations=activations,
     )

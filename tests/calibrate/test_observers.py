@@ -17,6 +17,7 @@ from octavo.calibrate.observers import (
     MSEObserver,
     PercentileObserver,
     make_observer,
+    merged,
 )
 from octavo.errors import ConfigError, DataError
 from octavo.graph import ops
@@ -288,3 +289,12 @@ def test_an_empty_tensor_changes_nothing_and_nothing_is_an_error(name):
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ConfigError, match="minmax"):
         make_observer("maxmin")
+
+
+def test_observers_of_different_kinds_keep_what_each_keeps():
+    low, high = sample("normal") - 9, sample("normal")
+    high[7] = 300.0
+    kinds = observed(MinMaxObserver, [low]), observed(PercentileObserver, [high])
+    both = merged([*kinds, observed(MinMaxObserver, [low - 1])])
+    assert both.extremes() == (low.min() - 1, 300)
+    assert both.clipped(ACTIVATION) == (low.min() - 1, kinds[1].clipped(ACTIVATION)[1])

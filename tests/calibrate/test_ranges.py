@@ -81,3 +81,12 @@ def test_what_cannot_be_quantized_is_told_by_node():
     sites = matched(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), torch.rand(2, 4))
     with pytest.raises(DataError, match=r"output of .*NaN or infinity"):
         Ranges(sites).observe([torch.full((2, 4), float("inf"))])
+
+
+def test_an_observer_of_the_site_that_reads_a_value_through_others():
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Flatten(0), nn.Unflatten(0, (-1, 6)))
+    net.append(nn.Linear(6, 2))
+    sites = {"4": octavo.SiteConfig(observer="minmax")}
+    ranges = Ranges(matched(net, torch.rand(4, 6), sites=sites))
+    kinds = {n.name: type(o).__name__ for n, o in ranges.observers.items()}
+    assert kinds == {"input_1": "MSEObserver", "relu": "MinMaxObserver"}

@@ -15,6 +15,14 @@ def test_integers_and_scales_by_hand():
     torch.testing.assert_close(scale, torch.tensor([0.01, 0.02]))
 
 
+def test_one_scale_for_all_outputs():
+    layer = nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[1.27, -0.5], [0.0, 2.54]])
+    integers, scale = QuantizedWeights(layer, WEIGHT)("weight", 0, per_channel=False)
+    assert integers.tolist() == [[64, -25], [0, 127]]  # 63.5 to even
+    torch.testing.assert_close(scale, torch.tensor([0.02, 0.02]))
+
+
 def test_what_is_returned_is_the_callers_own():
     weights = QuantizedWeights(nn.Linear(3, 2), REDUCED_WEIGHT)
     first, _ = weights("weight", 0)

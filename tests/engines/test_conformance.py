@@ -33,7 +33,7 @@ def engine(request):
     return request.param
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "transformer, dynamic"])
 def test_it_computes_what_the_reference_does_at_any_batch_size(name, engine, quantized):
     """A value of 8 bits that is rounded the other way is a step, 1/256 of its range, away."""
     q, inputs = quantized(name)

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octavo.graph import ops
 
@@ -73,3 +75,57 @@ def test_what_tells_an_engine_integers_is_the_value_itself(identity):
     y = identity(x, torch.tensor(0.1), torch.tensor(0), 0, 255)
     assert torch.equal(y, x)
     assert y.data_ptr() != x.data_ptr()
+
+
+def test_groups_by_hand():
+    x = torch.tensor([[1.27, -0.635, 0.0, 254.0, 1.0]])
+    scale = ops.dynamic_scale(x, 2)  # of (1.27, -0.635), (0, 254) and, alone, 1
+    torch.testing.assert_close(scale, torch.tensor([[0.01, 2.0, 1 / 127]]))
+    q = ops.quantize_groups(x, scale, 2)
+    assert q.dtype == torch.int8
+    assert q.tolist() == [[127, -64, 0, 127, 127]]  # -63.5 to even
+    got = ops.dequantize_groups(q, scale, 2)
+    torch.testing.assert_close(got, torch.tensor([[1.27, -0.64, 0.0, 254.0, 1.0]]))
+    torch.testing.assert_close(ops.fake_quantize_groups(x, 2), got)
+
+
+def test_zeros_are_exact():
+    assert (
+        ops.fake_quantize_groups(torch.zeros(2, 3, 4), 3).tolist() == torch.zeros(2, 3, 4).tolist()
+    )
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 4)] * 2, st.integers(1, 40)),
+    size=st.integers(1, 50),
+    magnitude=st.integers(-6, 6),
+)
+def test_a_group_is_rounded_to_its_own_127_th(shape, size, magnitude):
+    x = torch.randn(shape) * 10.0**magnitude
+    error = (ops.fake_quantize_groups(x, size) - x).abs()
+    for values, wrong in zip(x.split(size, -1), error.split(size, -1), strict=True):
+        step = values.abs().amax(-1, keepdim=True) / 127
+        assert (wrong <= step / 2 * 1.0001).all()
+
+
+def test_each_position_is_rounded_by_itself():
+    x = torch.randn(3, 5, 24)
+    whole = ops.fake_quantize_groups(x, 16)
+    assert torch.equal(ops.fake_quantize_groups(x[1:2, 3:], 16), whole[1:2, 3:])
+
+
+def test_groups_can_be_exported():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            scale = ops.dynamic_scale(x, 16)
+            return ops.dequantize_groups(ops.quantize_groups(x, scale, 16), scale, 16)
+
+    x = torch.randn(3, 40)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Net(), (x,), dynamic_shapes=({0: batch},))
+    assert torch.equal(program.module()(x[:2]), Net()(x[:2]))
+
+
+def test_scales_of_another_number_of_groups_are_refused():
+    with pytest.raises(RuntimeError):
+        ops.dequantize_groups(torch.zeros(2, 8, dtype=torch.int8), torch.ones(2, 3), 2)

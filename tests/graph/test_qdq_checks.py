@@ -3,7 +3,7 @@ import torch
 from torch import fx
 
 from octavo.graph import ops
-from octavo.graph.qdq_checks import scale_faults
+from octavo.graph.qdq_checks import dynamic_input, scale_faults
 
 GOOD = {"scale": torch.tensor(0.1), "zero_point": torch.tensor(3, dtype=torch.int32)}
 QUANTIZED = (0, 255, torch.uint8)
@@ -41,7 +41,7 @@ def test_scales_and_zero_points_of_channels():
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1])
-@pytest.mark.parametrize("target", ops.ALL)
+@pytest.mark.parametrize("target", [t for t in ops.ALL if t not in ops.DYNAMIC])
 def test_a_scale_is_positive_and_finite(target, scale):
     rest = {ops.quantize: QUANTIZED, ops.dequantize: ()}.get(target, QUANTIZED[:2])
     found = faults(target, *rest, scale=torch.tensor(scale))
@@ -85,3 +85,31 @@ def test_computed_and_unknown_scales_are_not_checked():
     graph.call_function(ops.dequantize, (x, graph.call_function(torch.ops.aten.abs.default, (x,))))
     graph.call_function(ops.dequantize, (x, graph.get_attr("unknown")))
     assert list(scale_faults(graph, {})) == []
+
+
+def groups(size=16, other=16, same_scale=True):
+    """x, and its last `dequantize_groups`."""
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    scale = graph.call_function(ops.dynamic_scale, (x, size))
+    q = graph.call_function(ops.quantize_groups, (x, scale, other))
+    scale = scale if same_scale else graph.call_function(ops.dynamic_scale, (y, size))
+    return x, graph.call_function(ops.dequantize_groups, (q, scale, size))
+
+
+def test_the_input_of_dynamic_rounding():
+    x, rounded = groups()
+    assert dynamic_input(rounded) == (x, 16)
+    assert dynamic_input(x) is dynamic_input(3) is None
+    assert list(scale_faults(x.graph, {})) == []
+
+
+def test_rounding_with_a_scale_of_something_else():
+    assert dynamic_input(groups(same_scale=False)[1]) is None
+    assert dynamic_input(groups(other=32)[1]) is None
+
+
+@pytest.mark.parametrize("size", [0, -16, True, 1.5])
+def test_a_group_has_a_size(size):
+    x, _ = groups(size=size, other=size)
+    assert len(list(scale_faults(x.graph, {}))) == 3

@@ -103,3 +103,28 @@ def test_a_graph_as_text():
         "getitem = getitem(chunk_default, 0)",
         "return (getitem,)",
     ]
+
+
+def dynamic():
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    return converted(net, [torch.rand(4, 6)], activations="dynamic").module
+
+
+def test_dynamic_integers():
+    verify(dynamic(), "emit")
+
+
+def test_dynamic_integers_with_another_scale():
+    module = dynamic()
+    first, second = module.graph.find_nodes(op="call_function", target=ops.dequantize_groups)
+    second.update_arg(1, first.args[1])
+    with pytest.raises(ConversionError, match="not quantized with its dynamic scale"):
+        verify(module, "emit")
+
+
+def test_dynamic_integers_without_a_scale():
+    module = dynamic()
+    node = module.graph.find_nodes(op="call_function", target=ops.dequantize_groups)[0]
+    node.replace_all_uses_with(node.args[0])
+    with pytest.raises(ConversionError, match="reads integers without their scale"):
+        verify(module, "emit")

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import octavo
-from octavo import Config, ConfigError
+from octavo import Config, ConfigError, SiteConfig
 
 
 class Block(nn.Module):
@@ -87,3 +87,59 @@ def test_an_entry_that_names_nothing_is_an_error(entry, message):
 def test_a_config_with_types_goes_to_json_and_back():
     config = Config(keep_float=[nn.LayerNorm, "head", 3])
     assert Config.from_json(config.to_json()) == config
+
+
+# ---- settings by site
+
+
+def as_set(sites, **settings):
+    """path of each linear layer -> how it is quantized, as `activations/bits of the weight`."""
+    config = Config(sites=sites, min_sqnr=0, **settings)
+    q = octavo.quantize(Net(), torch.randn(16, 8), config=config)
+    rows = [r for r in q.report().rows if "linear" in r.operator]
+    return {r.path: f"{r.activations}/{r.weight_bits}" for r in rows}
+
+
+def test_settings_of_what_an_entry_names():
+    found = as_set({"blocks.0": SiteConfig("dynamic"), "head": SiteConfig("float")})
+    expected = dict.fromkeys(ALL, "static/8")
+    expected |= {"blocks.0.up": "dynamic/8", "blocks.0.down": "dynamic/8", "head": "float/8"}
+    assert found == expected
+
+
+def test_later_entries_win_field_by_field():
+    found = as_set(
+        {
+            "*": SiteConfig("float", "float", observer="minmax"),
+            nn.Linear: SiteConfig("dynamic"),
+            "head": SiteConfig("static"),
+        }
+    )
+    assert found == dict.fromkeys(ALL[:-1], "dynamic/8") | {"head": "static/8"}
+
+
+def test_keep_float_wins():
+    found = as_set({"head": SiteConfig("dynamic")}, keep_float=["head"])
+    assert found["head"] == "float/None"
+
+
+def test_dynamic_linear_layers_by_one_setting():
+    found = as_set({"stem": SiteConfig("static")}, activations="dynamic")
+    assert found == dict.fromkeys(ALL, "dynamic/8") | {"stem": "static/8"}
+
+
+def test_sites_float_by_an_entry_say_so():
+    config = Config(sites={"blocks.1": SiteConfig(weights="float")}, min_sqnr=0)
+    rows = octavo.quantize(Net(), torch.randn(16, 8), config=config).report().rows
+    found = {r.path for r in rows if r.reason == "sites['blocks.1']"}
+    assert found == {"blocks.1.up", "blocks.1.norm", "blocks.1.down", "blocks.1"}  # a relu
+
+
+def test_settings_of_what_is_not_there_are_an_error():
+    with pytest.raises(ConfigError, match=r"sites\['blocs.0'\] matches no site.*blocks.0"):
+        as_set({"blocs.0": SiteConfig("dynamic")})
+
+
+def test_dynamic_activations_of_what_cannot_be_dynamic():
+    with pytest.raises(ConfigError, match=r"sites\['LayerNorm'\] names no linear layer"):
+        as_set({nn.LayerNorm: SiteConfig("dynamic")})

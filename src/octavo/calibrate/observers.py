@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import OBSERVER_NAMES
 from ..errors import ConfigError, DataError
 from ..graph.qparams import QParams, QSpec, choose_qparams
+from ..site_config import OBSERVER_NAMES
 
 
 class Observer:
@@ -298,6 +298,9 @@ def make_observer(name: str) -> Observer:
 
 def merged(observers: Sequence[Observer]) -> Observer:
     """One observer of all that several have seen; these stay as they are."""
+    kinds = set(map(type, observers))
+    if len(kinds) > 1:
+        return Union([merged([o for o in observers if type(o) is kind]) for kind in kinds])
     first, *rest = observers
     if not rest:
         return first
@@ -305,3 +308,27 @@ def merged(observers: Sequence[Observer]) -> Observer:
     for other in rest:
         result.merge(other)
     return result
+
+
+class Union(Observer):
+    """Observers of different kinds: the range that holds what each of them keeps."""
+
+    def __init__(self, kinds: Sequence[Observer]) -> None:
+        super().__init__()
+        self.kinds = kinds
+
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value of the ranges of all."""
+        return _hull([o.range() for o in self.kinds])
+
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest value seen."""
+        return _hull([o.extremes() for o in self.kinds])
+
+    def clipped(self, spec: QSpec) -> tuple[float, float]:
+        """The smallest range that holds what each would keep."""
+        return _hull([o.clipped(spec) for o in self.kinds])
+
+
+def _hull(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in ranges), max(high for _, high in ranges)

@@ -37,7 +37,7 @@ class Ranges:
     def __init__(self, sites: Sites, watches: Mapping[fx.Node, Watch] | None = None) -> None:
         self.sites = sites
         observed = sites.observed if watches is None else ()
-        self.observers = {node: make_observer(sites.config.observer) for node in observed}
+        self.observers = {node: make_observer(sites.observer_of(node)) for node in observed}
         self.watches: dict[fx.Node, list[Watch]] = {n: [w] for n, w in (watches or {}).items()}
         for root, rule in sites.rules.items():
             if type(rule).observe is not Rule.observe:

@@ -65,6 +65,8 @@ def option_type(annotation: Any) -> Any:
     """
     if get_origin(annotation) is tuple:
         return list[str]
+    if get_origin(annotation) is Mapping:
+        return None
     choices = get_args(annotation) or (annotation,)
     return next((kind for kind in (bool, float, int, str) if kind in choices), None)
 

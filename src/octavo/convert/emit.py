@@ -139,11 +139,8 @@ class GraphEmitter:
     def emit(self, rule: Rule) -> fx.Node:
         """Copy a rule's nodes, on dequantized inputs and weights where it reads integers."""
         site = self.sites[rule.root]
-        inputs = {
-            n: self.load_fused(n) if n is site.fused_input else self.load_dequantized(n)
-            for n in sorted(site.int8_inputs, key=lambda n: n is site.fused_input)
-        }
-        weights = rule.weights() if site.int8_inputs else {}
+        inputs = self.rounded_inputs(site)
+        weights = site.int8_weights
         hints = self.sites.demand.hints
         local: dict[fx.Node, fx.Node] = {}
 
@@ -151,7 +148,7 @@ class GraphEmitter:
             if n in local:
                 return local[n]
             if n in weights and n not in inputs:
-                return self.weight(n, weights[n])
+                return self.weight(n, weights[n], bool(site.settings.per_channel))
             return inputs[n] if n in inputs else self.load_float(n)
 
         for covered in rule.nodes:
@@ -163,6 +160,16 @@ class GraphEmitter:
                 value = self.hint(covered, q, ops.requantize_hint)
             local[covered] = value
         return local[rule.root]
+
+    def rounded_inputs(self, site: Site) -> dict[fx.Node, fx.Node]:
+        """The inputs that a site reads rounded, dequantized."""
+        if site.activations == "dynamic":
+            size = site.settings.group_size or 0
+            return {n: self.load_dynamic(n, size) for n in site.rule.activations()}
+        return {
+            n: self.load_fused(n) if n is site.fused_input else self.load_dequantized(n)
+            for n in sorted(site.int8_inputs, key=lambda n: n is site.fused_input)
+        }
 
     def emit_on_integers(self, rule: Rule) -> fx.Node:
         """Copy a node onto the integers of its input, whose scale and zero_point it keeps."""
@@ -245,6 +252,18 @@ class GraphEmitter:
             self.dequantized[node] = dequantized
         return self.dequantized[node]
 
+    def load_dynamic(self, node: fx.Node, group_size: int) -> fx.Node:
+        """A value rounded with scales that each call finds; group_size 0: all channels."""
+        size = group_size or int(node.meta["val"].shape[-1])
+        if (node, size) not in self.dequantized:
+            x, call = self.load_float(node), self.graph.call_function
+            scale = call(ops.dynamic_scale, (x, size))
+            integers = call(ops.quantize_groups, (x, scale, size))
+            self.dequantized[node, size] = call(ops.dequantize_groups, (integers, scale, size))
+            for n in (integers, self.dequantized[node, size]):
+                n.meta = dict(node.meta)
+        return self.dequantized[node, size]
+
     def load_fused(self, node: fx.Node) -> fx.Node:
         """A value as computed, with a hint that holds its qparams."""
         q = self.load_quantized(node)
@@ -288,13 +307,14 @@ class GraphEmitter:
 
     # ---- tensors
 
-    def weight(self, node: fx.Node, axis: int) -> fx.Node:
+    def weight(self, node: fx.Node, axis: int, per_channel: bool) -> fx.Node:
         """An int8 weight, dequantized; sites that share the weight share the integers."""
         path = str(node.target)
         key = path if axis == 0 else f"{path}_axis{axis}"
+        key = key if per_channel else f"{key}_per_tensor"
         if key not in self.dequantized:
             # the float tensor may exist as well: an embedding may share the weight of a head
-            q, scale = self.weights(path, axis)
+            q, scale = self.weights(path, axis, per_channel)
             args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", scale), None, axis)
             with self.graph.inserting_after(self.tensors[f"{key}_scale"]):
                 self.dequantized[key] = self.graph.call_function(ops.dequantize, args)

@@ -16,22 +16,24 @@ class QuantizedWeights:
 
     def __init__(self, module: nn.Module, spec: QSpec) -> None:
         self.module, self.spec = module, spec
-        self._found: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._found: dict[tuple[str, int, bool], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, path: str, axis: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, path: str, axis: int, per_channel: bool = True) -> tuple[Tensor, Tensor]:
         """Integers and scales, one scale for each index of `axis`; copies that the caller owns.
 
-        Raises ConversionError for a weight that is not finite.
+        Unless `per_channel`, these scales are all the same. Raises ConversionError for a weight
+        that is not finite.
         """
-        if (path, axis) not in self._found:
-            self._found[path, axis] = self._quantized(path, axis)
-        integers, scale = self._found[path, axis]
+        key = path, axis, per_channel
+        if key not in self._found:
+            self._found[key] = self._quantized(*key)
+        integers, scale = self._found[key]
         return integers.clone(), scale.clone()
 
-    def _quantized(self, path: str, axis: int) -> tuple[Tensor, Tensor]:
+    def _quantized(self, path: str, axis: int, per_channel: bool) -> tuple[Tensor, Tensor]:
         value = attribute(self.module, path).detach()
         if not torch.isfinite(value).all():
             raise ConversionError(f"weight {path!r} holds NaN or infinity: it cannot be quantized")
-        p = weight_qparams(value, axis, self.spec)
+        p = weight_qparams(value, axis, self.spec, per_channel)
         integers = (p.spec.qmin, p.spec.qmax, p.spec.dtype)
         return ops.quantize(value.float(), p.scale, p.zero_point, *integers, axis), p.scale

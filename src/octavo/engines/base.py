@@ -153,11 +153,20 @@ def _rounding_noise(
     return agreement(_Unrounded(module).run(*inputs), expected)
 
 
+_ROUNDING = (ops.quantize, ops.dequantize, ops.quantize_groups, ops.dequantize_groups)
+
+
 class _Unrounded(Interpreter):
     """Runs a graph without rounding its activations."""
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target in (ops.quantize, ops.dequantize) and args[0].is_floating_point():
+        rounds = target in (
+            ops.quantize,
+            ops.dequantize,
+            ops.quantize_groups,
+            ops.dequantize_groups,
+        )
+        if rounds and args[0].is_floating_point():
             return args[0]
         return super().call_function(target, args, kwargs)
 

@@ -30,8 +30,33 @@ def scale_faults(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str
             yield from _faults(node, tensors)
 
 
+def dynamic_input(node: Any) -> tuple[fx.Node, int] | None:
+    """Of a `dequantize_groups`, the value that its dynamic scale rounds and the group size.
+
+    None for any other node, and where integers, scale and size do not belong together.
+    """
+    if not isinstance(node, fx.Node) or node.target is not ops.dequantize_groups:
+        return None
+    given: Any = node.args
+    q, scale, size = given
+    if not (_calls(q, ops.quantize_groups) and _calls(scale, ops.dynamic_scale)):
+        return None
+    x: Any = q.args[0]
+    together = q.args == (x, scale, size) and scale.args == (x, size)
+    return (x, size) if together and type(size) is int else None
+
+
+def _calls(node: Any, operator: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target is operator
+
+
 def _faults(node: fx.Node, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     target: Any = node.target
+    if target in ops.DYNAMIC:
+        size = node.args[-1]
+        if type(size) is not int or size < 1:
+            yield f"the group size of {node.name!r} is not a positive number"
+        return
     names = (argument.name for argument in target._schema.arguments)
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     scale, zero_point = (_tensor(given.get(name), tensors) for name in ("scale", "zero_point"))

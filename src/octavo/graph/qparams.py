@@ -87,7 +87,14 @@ def choose_qparams(
     return QParams(scale.float(), zero_point.to(torch.int32), spec, axis)
 
 
-def weight_qparams(weight: Tensor, axis: int, spec: QSpec = WEIGHT) -> QParams:
-    """Symmetric qparams of a weight, one scale per index of `axis` (its output channels)."""
+def weight_qparams(
+    weight: Tensor, axis: int, spec: QSpec = WEIGHT, per_channel: bool = True
+) -> QParams:
+    """Symmetric qparams of a weight, one scale per index of `axis` (its output channels).
+
+    Unless `per_channel`, all of these scales are the largest of them.
+    """
     largest = weight.detach().abs().amax([d for d in range(weight.dim()) if d != axis])
+    if not per_channel and len(largest):
+        largest = largest.amax().expand_as(largest).contiguous()
     return choose_qparams(-largest, largest, spec, axis)

@@ -40,6 +40,7 @@ OWN_OPERATORS = {
     "octavo.dequantize.default": ops.dequantize,
     "octavo.unrounded.default": ops.fuse_in_accumulator,
     "octavo.roundable.default": ops.requantize_hint,
+    **{f"octavo.{op.name().removeprefix('octavo::')}.default": op for op in ops.DYNAMIC},
 }
 # Operators that run graphs inside the graph.
 HIGHER_ORDER = {

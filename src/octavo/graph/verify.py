@@ -19,7 +19,7 @@ from ..errors import ConversionError
 from . import ops
 from .names import describe, operator_name
 from .operators import Kind, is_operator, operator_of
-from .qdq_checks import scale_faults
+from .qdq_checks import dynamic_input, scale_faults
 from .tensors import attribute
 
 STAGES = ("capture", "passes", "equalize", "emit", "tune")
@@ -82,6 +82,7 @@ def _faults(module: fx.GraphModule, stage: str) -> Iterator[str]:
         values = dict(module.named_buffers(remove_duplicate=False))
         yield from scale_faults(module.graph, values)
         yield from _faults_of_integers(module)
+        yield from _faults_of_groups(module.graph)
 
 
 def _exists(module: fx.GraphModule, path: object) -> bool:
@@ -119,6 +120,16 @@ def _faults_of_integers(module: fx.GraphModule) -> Iterator[str]:
             quantized.add(node)
         elif reads and isinstance(node.target, OpOverload) and not is_operator(node, "sym_size"):
             yield f"{describe(node)} reads integers without their scale"
+
+
+def _faults_of_groups(graph: fx.Graph) -> Iterator[str]:
+    """Integers of a dynamic scale are dequantized with it, and nothing else reads them."""
+    for node in graph.nodes:
+        if node.target is ops.dequantize_groups and dynamic_input(node) is None:
+            yield f"{describe(node)} reads what is not quantized with its dynamic scale"
+        elif node.target is ops.quantize_groups:
+            others = [u for u in node.users if u.target is not ops.dequantize_groups]
+            yield from (f"{describe(u)} reads integers without their scale" for u in others)
 
 
 def _is_integer_tensor(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -108,9 +108,9 @@ def _candidates(emission: Emission, int8: Profile, plain: Profile) -> dict[str, 
 def _by_likeness(sites: Sites) -> dict[tuple[str, ...], list[fx.Node]]:
     """The int8 sites that compute, by operator, shapes and settings."""
     alike: dict[tuple[str, ...], list[fx.Node]] = {}
-    for root in sites.demand.inputs:
-        rule = sites.rules[root]
-        if not rule.passthrough:
+    for root, site in sites.items():
+        rule = site.rule
+        if site.activations != "float" and not rule.passthrough:
             shapes = [_shape(sites, n) for n in rule.operator.all_input_nodes]
             settings = fx.map_arg(rule.operator.args, lambda n: None)
             key = (operator_name(rule.operator), str(shapes), str(settings))

@@ -62,12 +62,11 @@ def rounding_noise(
 
 
 def _rounded_for_sites(emission: Emission) -> dict[fx.Node, set[fx.Node]]:
-    """Each int8 site that computes -> the values that are rounded for it."""
-    sites = emission.sites
+    """Each int8 site that computes -> the values that are rounded for it, to a known range."""
     return {
-        root: {v for n in reads for v in _rounded_for_value(emission, n)}
-        for root, reads in sites.demand.inputs.items()
-        if not sites[root].moves_integers
+        root: {v for n in site.int8_inputs for v in _rounded_for_value(emission, n)}
+        for root, site in emission.sites.items()
+        if site.verdict[0] == "int8" and not site.moves_integers
     }
 
 
@@ -87,7 +86,8 @@ class _Run:
     """The float graph run on one batch, ready for gradients, with the error of each rounding.
 
     values: each rounded value, and the error of rounding it.
-    products: the output of each layer with an int8 weight, and the error of rounding the weight.
+    products: the output of each layer with an int8 weight, and the error of rounding the weight
+        (and, of a dynamic site, its inputs).
     """
 
     def __init__(self, emission: Emission, rounded: set[fx.Node], inputs: Sequence[Tensor]) -> None:
@@ -120,10 +120,17 @@ class _Run:
 
     def _with_int8_weight(self, n: fx.Node, rule: Weighted, env: Mapping[fx.Node, Any]) -> Tensor:
         ((node, axis),) = rule.weights().items()
-        weight = constant(self.emission.sites.graph.module, node)
-        qparams = weight_qparams(weight, axis, self.emission.sites.weight_spec)
+        site = self.emission.sites[rule.root]
+        weight, per_channel = (
+            constant(self.emission.sites.graph.module, node),
+            site.settings.per_channel,
+        )
+        qparams = weight_qparams(weight, axis, self.emission.sites.weight_spec, bool(per_channel))
         args, kwargs = fx.map_arg((n.args, n.kwargs), env.__getitem__)
-        args = (args[0], _rounded(weight, qparams), *args[2:])
+        x: Any = args[0]
+        if site.activations == "dynamic":
+            x = ops.fake_quantize_groups(x, site.settings.group_size or x.shape[-1])
+        args = (x, _rounded(weight, qparams), *args[2:])
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def probe(self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node]) -> None:

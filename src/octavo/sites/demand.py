@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,15 +48,18 @@ class Demand:
         return {self.group_of(n): s for n, s in self.specs.items() if s.symmetric}
 
 
-def find_demand(context: Context, reasons: Mapping[fx.Node, str]) -> Demand:
-    """Walk backwards: each site not kept float demands integers, by the demand for its output."""
+def find_demand(context: Context, without: Collection[fx.Node]) -> Demand:
+    """Walk backwards: each site demands integers, by the demand for its output.
+
+    without: sites that demand none.
+    """
     specs: dict[fx.Node, QSpec] = {}
     inputs: dict[fx.Node, tuple[fx.Node, ...]] = {}
     parents: dict[fx.Node, fx.Node] = {}
     unsigned: set[fx.Node] = set()
     for node in reversed(context.module.graph.nodes):
         rule = context.rule_of(node)
-        if rule is None or node in reasons:
+        if rule is None or node in without:
             continue
         reads = tuple(rule.quantized_inputs(context, node in specs))
         shares = rule.shares_qparams and bool(reads)

@@ -1,4 +1,6 @@
-"""Which sites an entry of `Config.keep_float` names."""
+"""Which sites an entry of `Config.sites` or `Config.keep_float` names, and their settings."""
+
+from __future__ import annotations
 
 import fnmatch
 import re
@@ -6,14 +8,49 @@ from collections.abc import Mapping, Sequence
 
 from torch import fx
 
+from ..config import Config
 from ..errors import ConfigError, near_names
 from ..graph.names import module_stack, operator_name
+from ..site_config import SiteConfig
+from .rules.base import Rule
 
 
-def select(entry: str | int, sites: Mapping[fx.Node, Sequence[fx.Node]]) -> list[fx.Node]:
+def site_settings(
+    config: Config, rules: Mapping[fx.Node, Rule]
+) -> tuple[dict[fx.Node, SiteConfig], dict[fx.Node, str]]:
+    """The settings of each site, all of them set; and why those are float that are set to be.
+
+    Raises ConfigError for an entry that names no site, or no linear layer where it sets dynamic
+    activations.
+    """
+    general = config.of_all_sites
+    linear = SiteConfig(activations=config.activations).over(general)
+    settings = {r: linear if rule.may_be_dynamic else general for r, rule in rules.items()}
+    covered = {root: rule.nodes for root, rule in rules.items()}
+    labels: dict[fx.Node, str] = {}
+    for entry, given, label in config.site_entries:
+        named = select(entry, covered, label)
+        if given.activations == "dynamic":
+            named = [root for root in named if rules[root].may_be_dynamic]
+            if not named:
+                raise ConfigError(
+                    f"{label} names no linear layer: only their activations can be dynamic"
+                )
+        for root in named:
+            settings[root] = given.over(settings[root])
+            labels[root] = label
+    is_float = {root for root, s in settings.items() if s.activations == "float"}
+    stored = {r for r in is_float if settings[r].weights == 8 and rules[r].weights()}
+    return settings, {root: labels[root] for root in is_float - stored}
+
+
+def select(
+    entry: str | int, sites: Mapping[fx.Node, Sequence[fx.Node]], label: str
+) -> list[fx.Node]:
     """The sites that `entry` names; raises ConfigError, listing near names, if it names none.
 
-    sites: root of each site -> the nodes it covers, in the order of their numbers.
+    sites: root of each site -> the nodes it covers, in the order of their numbers. label: what a
+    message calls the entry.
 
     An int is the number of a site in the report; "re:..." a regular expression; any other text a
     module's path or type, an operator or a site's name, in which * and ? stand for anything. A
@@ -21,29 +58,29 @@ def select(entry: str | int, sites: Mapping[fx.Node, Sequence[fx.Node]]) -> list
     """
     if isinstance(entry, int):
         if not 0 <= entry < len(sites):
-            raise ConfigError(f"keep_float={entry}: the sites are numbered 0 to {len(sites) - 1}")
+            raise ConfigError(f"{label}: the sites are numbered 0 to {len(sites) - 1}")
         return [list(sites)[entry]]
     names = {site: {site.name}.union(*map(_names, nodes)) for site, nodes in sites.items()}
-    found = [site for site, known in names.items() if any(_fits(entry, k) for k in known)]
+    found = [site for site, known in names.items() if any(_fits(entry, k, label) for k in known)]
     if not found and entry.isdecimal():  # a number, as the command line passes it
-        return select(int(entry), sites)
+        return select(int(entry), sites, label)
     if not found:
         near = near_names(entry.removeprefix("re:"), set().union(*names.values()))
         raise ConfigError(
-            f"keep_float={entry!r} matches no site. {near}. "
+            f"{label} matches no site. {near}. "
             "Entries are module paths or types, operators, names of sites (* and ? allowed), "
             "regular expressions (re:...) or numbers of sites"
         )
     return found
 
 
-def _fits(entry: str, name: str) -> bool:
+def _fits(entry: str, name: str, label: str) -> bool:
     if not entry.startswith("re:"):
         return fnmatch.fnmatchcase(name, entry)
     try:
         return re.fullmatch(entry[3:], name) is not None
     except re.error as e:
-        raise ConfigError(f"keep_float={entry!r} is no regular expression: {e}") from e
+        raise ConfigError(f"{label} is no regular expression: {e}") from e
 
 
 def _names(node: fx.Node) -> set[str]:

@@ -17,10 +17,13 @@ from ..errors import PatternError
 from ..graph.names import describe, operator_name
 from ..graph.notes import float_reason
 from ..graph.qparams import REDUCED_WEIGHT, WEIGHT, QSpec
+from ..site_config import SiteConfig
 from .demand import Demand, find_demand
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .rules.base import Context, PassThrough, Rule, Weighted, is_rule
-from .selection import select
+from .selection import site_settings
+
+WEIGHTS_ALONE = "as set; its weight is int8"
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,16 @@ class Site:
     """The nodes that one match covers, and what becomes of them.
 
     number: for `Config.keep_float` and the report, in graph order.
-    int8_inputs: what it reads as integers; empty for a site that stays float.
+    settings: those of `Config` for this site, all of them set.
+    int8_inputs: what it reads as integers of a known range; empty for a site that stays float or
+        is dynamic.
     fused_input: the one of these that an engine takes, unrounded, from a convolution's accumulator.
     fallback_reason: why it must stay float; an empty string for a site that need not.
     """
 
     number: int
     rule: Rule
+    settings: SiteConfig
     int8_inputs: tuple[fx.Node, ...]
     fused_input: fx.Node | None
     fallback_reason: str
@@ -50,13 +56,29 @@ class Site:
         return self.rule.shares_qparams and bool(self.int8_inputs)
 
     @property
+    def activations(self) -> str:
+        """How its inputs are rounded: "static", "dynamic" or "float"."""
+        if self.int8_inputs:
+            return "static"
+        is_dynamic = self.settings.activations == "dynamic" and not self.fallback_reason
+        return "dynamic" if is_dynamic else "float"
+
+    @property
+    def int8_weights(self) -> dict[fx.Node, int]:
+        """The weights that are stored as int8 -> the axis of their output channels."""
+        alone = self.settings.activations == "float" and not self.fallback_reason
+        return self.rule.weights() if alone or self.activations != "float" else {}
+
+    @property
     def verdict(self) -> tuple[str, str]:
         """("int8", "") or ("float", the reason)."""
         if self.fallback_reason:
             return "float", self.fallback_reason
         if self.rule.precision == "float":
             return "float", self.rule.float_reason
-        return ("int8", "") if self.int8_inputs else ("float", self.rule.undemanded_reason)
+        if self.activations != "float":
+            return "int8", ""
+        return "float", WEIGHTS_ALONE if self.int8_weights else self.rule.undemanded_reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +87,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     patterns, config: what they were matched with.
     weight_spec: the integers that weights become.
+    settings: root -> the settings of its site.
     reasons: root -> why the site must stay float.
     """
 
@@ -73,6 +96,7 @@ class Sites(Mapping[fx.Node, Site]):
     config: Config
     weight_spec: QSpec
     rules: Mapping[fx.Node, Rule]
+    settings: Mapping[fx.Node, SiteConfig]
     reasons: Mapping[fx.Node, str]
     convolutional: frozenset[fx.Node]
     demand: Demand
@@ -96,7 +120,8 @@ class Sites(Mapping[fx.Node, Site]):
         for number, (root, rule) in enumerate(self.rules.items()):
             inputs = self.demand.inputs.get(root, ())
             fused = rule.fused_input(context) if inputs else None
-            found[root] = Site(number, rule, inputs, fused, self.reasons.get(root, ""))
+            reason = self.reasons.get(root, "")
+            found[root] = Site(number, rule, self.settings[root], inputs, fused, reason)
         return found
 
     # ---- questions
@@ -133,8 +158,21 @@ class Sites(Mapping[fx.Node, Site]):
 
     def weighted(self) -> list[Weighted]:
         """The rules of the sites whose constant weight becomes int8, last first."""
-        found = (self.rules[root] for root in self.demand.inputs)
-        return [rule for rule in found if isinstance(rule, Weighted)]
+        found = [site.rule for site in self.values() if site.int8_weights]
+        return [rule for rule in reversed(found) if isinstance(rule, Weighted)]
+
+    def observer_of(self, node: fx.Node) -> str:
+        """The kind of observer for a value: that of the first site that computes with it."""
+        return self._observers.get(self.demand.group_of(node), self.config.observer)
+
+    @cached_property
+    def _observers(self) -> dict[fx.Node, str]:
+        return {
+            self.demand.group_of(n): str(self.settings[root].observer)
+            for root, inputs in self.demand.inputs.items()  # last first
+            for n in inputs
+            if not self.rules[root].shares_qparams
+        }
 
     def verdict(self, node: fx.Node) -> tuple[str, str]:
         """("int8", "") or ("float", the reason), of a site or of a node outside of all sites."""
@@ -147,7 +185,7 @@ class Sites(Mapping[fx.Node, Site]):
     def with_float(self, reasons: Mapping[fx.Node, str]) -> Sites:
         """The same sites, with these also in float, for these reasons."""
         reasons = {**self.reasons, **reasons}
-        demand = find_demand(self.context, reasons)
+        demand = find_demand(self.context, _not_static(reasons, self.settings))
         return dataclasses.replace(self, reasons=reasons, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
@@ -162,7 +200,7 @@ def match(
 ) -> Sites:
     """Find the sites of a graph: matches, why some stay float, and what is read as integers.
 
-    Raises ConfigError for an entry of `Config.keep_float` that names no site.
+    Raises ConfigError for an entry of `Config.sites` or `Config.keep_float` that names no site.
     """
     config = config or Config()
     reduced = saturates_pairs() if config.reduce_range == "auto" else config.reduce_range
@@ -171,13 +209,22 @@ def match(
     rules: dict[fx.Node, Rule] = {nodes[-1]: _rule(maker, nodes) for nodes, maker in matches}
     context = Context(graph.module, rules)
     reasons = {root: r for root, rule in rules.items() if (r := _unsupported(context, rule))}
-    covered = {root: rule.nodes for root, rule in rules.items()}
-    for entry in config.keep_float:
-        reasons |= dict.fromkeys(select(entry, covered), f"keep_float={entry!r}")
+    settings, chosen = site_settings(config, rules)
+    reasons |= chosen
     convolutional = _convolutional(graph.graph.nodes, rules)
-    demand = find_demand(dataclasses.replace(context, convolutional=convolutional), reasons)
+    context = dataclasses.replace(context, convolutional=convolutional)
+    demand = find_demand(context, _not_static(reasons, settings))
     weight_spec = REDUCED_WEIGHT if reduced else WEIGHT
-    return Sites(graph, patterns, config, weight_spec, rules, reasons, convolutional, demand)
+    return Sites(
+        graph, patterns, config, weight_spec, rules, settings, reasons, convolutional, demand
+    )
+
+
+def _not_static(
+    reasons: Mapping[fx.Node, str], settings: Mapping[fx.Node, SiteConfig]
+) -> set[fx.Node]:
+    """The sites that read nothing rounded to a known range, whatever their rules say."""
+    return reasons.keys() | {root for root, s in settings.items() if s.activations != "static"}
 
 
 def _rule(maker: Handler, nodes: Sequence[fx.Node]) -> Rule:

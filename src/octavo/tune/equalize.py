@@ -49,6 +49,8 @@ def equalize(sites: Sites, batches: Sequence[Sequence[Tensor]]) -> FloatGraph | 
     module = result.module
     groups = find_groups(module.graph)
     groups += find_open_groups(module.graph, groups)
+    kept = {sites.rules[root].operator.name for root, s in sites.settings.items() if not s.equalize}
+    groups = [g for g in groups if not any(n.name in kept for n in (*g.producers, *g.consumers))]
     demanded = {node.name for node in sites.demand.specs}
     seen = _channels(module, groups, demanded, batches)
     before = after = 0.0

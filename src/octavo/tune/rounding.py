@@ -51,15 +51,20 @@ def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
         if not alone or not rules[node].has_batch or time.monotonic() > end:
             return
+        settings = sites.settings[rules[node].root]
+        if not settings.round_weights:
+            return
         weight = constant(sites.graph.module, rules[node].weight).float()
         positions = sum(v.numel() for v in runner.values(node)) // len(weight)
         if positions >= POSITIONS_AN_INPUT * weight[0].numel():
-            _round_layer(runner, node, weight, sites.weight_spec)
+            _round_layer(runner, node, weight, sites.weight_spec, bool(settings.per_channel))
 
     return hook
 
 
-def _round_layer(runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: QSpec) -> None:
+def _round_layer(
+    runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: QSpec, per_channel: bool
+) -> None:
     """Store better integers and scales for a layer's weight, and run the layer with them."""
     dequantized: Any = layer.args[1]
     stored, stored_scale = dequantized.args[:2]
@@ -67,7 +72,7 @@ def _round_layer(runner: LayerwiseRunner, layer: fx.Node, weight: Tensor, spec: 
     covariance = _covariance(layer, weight, runner.values(read))
     groups, inputs, _ = covariance.shape
     rows = weight.double().reshape(groups, -1, inputs)
-    scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2), spec)
+    scale = _best_scale(rows, covariance.diagonal(dim1=1, dim2=2), spec, per_channel)
     integers = _spread_errors(rows, scale, covariance, spec)
     set_buffer(runner.module, stored.target, integers.reshape(weight.shape).to(torch.int8))
     set_buffer(runner.module, stored_scale.target, scale.flatten().float())
@@ -121,15 +126,18 @@ def _some(number: int, most: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(number, generator=generator)[:most]
 
 
-def _best_scale(rows: Tensor, variance: Tensor, spec: QSpec) -> Tensor:
-    """(groups, outputs, 1): the scale of each output with the least squared error."""
+def _best_scale(rows: Tensor, variance: Tensor, spec: QSpec, per_channel: bool) -> Tensor:
+    """(groups, outputs, 1): the scale of each output, or of all, with the least squared error."""
     largest = rows.abs().amax(2, keepdim=True).clamp(min=1e-20) / spec.qmax
+    largest = largest if per_channel else largest.amax().expand_as(largest)
     errors = []
     for share in SHARES.tolist():
         scale = largest * share
         error = rows - scale * (rows / scale).round().clamp(spec.qmin, spec.qmax)
         errors.append((error.square() * variance[:, None]).sum(2))
-    best = torch.stack(errors).argmin(0)
+    total = torch.stack(errors)
+    total = total if per_channel else total.sum((1, 2), keepdim=True).expand_as(total)
+    best = total.argmin(0)
     return largest * SHARES.to(largest)[best][..., None]
 
 

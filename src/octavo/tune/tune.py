@@ -49,8 +49,8 @@ def tune(emission: Emission, samples: Samples, reference: FloatReference) -> Tun
     Weight rounding minimizes what bias correction cannot correct: the two together are tried first,
     then each alone.
     """
-    methods = [m for m in METHODS if getattr(emission.sites.config, m)]
-    if not methods or not emission.sites.weighted():
+    methods = _methods_for(emission.sites)
+    if not methods:
         return measured(emission, reference)
     plain: Noise | None = None
     steps = []
@@ -62,6 +62,15 @@ def tune(emission: Emission, samples: Samples, reference: FloatReference) -> Tun
         if steps[-1].kept:
             return dataclasses.replace(trial, steps=tuple(steps))
     return dataclasses.replace(measured(emission, reference), steps=tuple(steps))
+
+
+def _methods_for(sites: Sites) -> list[str]:
+    """The methods that the settings ask for, of any site."""
+    if not sites.weighted():
+        return []
+    rounds = any(sites.settings[rule.root].round_weights for rule in sites.weighted())
+    asked = {"round_weights": rounds, "correct_biases": sites.config.correct_biases}
+    return [method for method in METHODS if asked[method]]
 
 
 def judged(method: str, before: Noise, after: Noise, gain: float = 0.0) -> Step:

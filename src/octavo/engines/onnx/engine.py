@@ -50,6 +50,8 @@ def run_file(path: Path, signature: Signature, threads: int | None = None) -> On
         raise EngineError(f"the engine 'onnxruntime' {MISSING}") from e
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, not printed as well
+    # it would round float inputs of layers with int8 weights as it rounds those of dynamic layers
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

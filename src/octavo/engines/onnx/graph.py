@@ -17,6 +17,7 @@ from ...graph.tensors import attribute, is_constant, new_attribute
 from ..qdq import Dequantize, Quantize
 from ..unsigned import make_unsigned
 from .activations import ACTIVATIONS, CONVOLUTIONS, GATES, domain, reachable
+from .dynamic import replace_dynamic_layers
 
 aten = torch.ops.aten
 
@@ -50,6 +51,7 @@ def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
     """
     module = copy.deepcopy(module)
     make_unsigned(module)
+    replace_dynamic_layers(module)
     for node in list(module.graph.nodes):
         if (q := Quantize.of(module, node)) is not None and not q.is_hint:
             _quantize_before_activation(module, q)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import FormatError
+from . import dynamic
 from .recurrent import KINDS, layers
 
 aten = torch.ops.aten
@@ -211,7 +212,7 @@ def _replaced() -> dict[Any, Callable[..., Any]]:
     replace(aten._upsample_bilinear2d_aa, _resize_smoothly)
     replace(aten._upsample_bicubic2d_aa, _resize_smoothly)
     found |= {getattr(aten, kind).input: layers(kind) for kind in KINDS}
-    return found
+    return found | dynamic.TRACED
 
 
 TRACED = _replaced()

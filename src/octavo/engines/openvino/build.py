@@ -17,9 +17,11 @@ from ...capture.signature import Signature
 from ...graph import ops
 from ...graph.names import describe, full_name
 from ...graph.operators import operator_of
+from ...graph.qdq_checks import dynamic_input
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
 from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
+from .dynamic import PROPERTY, computes_in_float, fake_quantize_groups, group_size_of
 from .faults import (
     doubles_scale,
     forgets_sign,
@@ -66,11 +68,17 @@ class Builder:
         self.values: dict[fx.Node, Any] = {}
         self.rows: dict[fx.Node, Rows] = {}
         self.guards: list[tuple[str, Output]] = []  # operator that reads by index, if it is right
+        self.group_size = group_size_of(module)  # of dynamic inputs
 
     @property
     def guarded(self) -> tuple[str, ...]:
         """The operators that the last output of a guarded model tells about."""
         return tuple(name for name, _ in self.guards)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Properties with which the model must be compiled."""
+        return {PROPERTY: str(self.group_size)}
 
     def build(self, guarded: bool = False) -> openvino.Model:
         """The whole model; Unsupported, naming the node, for an operator outside the table.
@@ -93,6 +101,8 @@ class Builder:
 
     def lower(self, node: fx.Node) -> Any:
         """The value of a node: from the table, or else as the frontend converts it alone."""
+        if (dynamic := dynamic_input(node)) is not None:
+            return self.rounded(node, *dynamic)
         try:
             return self.by_rows(node) or self.call(node)
         except Unsupported as e:
@@ -156,6 +166,15 @@ class Builder:
         width = output.get_partial_shape()[2].get_length()
         return ov.reshape(output, [0, *between, width], True).output(0)
 
+    def rounded(self, node: fx.Node, x: fx.Node, group_size: int) -> Output:
+        """A dynamic input: x itself where OpenVINO rounds it."""
+        if group_size != self.group_size:
+            return fake_quantize_groups(self.load(x), group_size)
+        if x in self.rows:
+            self.rows[node] = self.rows[x]
+        found: Output = self.load(x)
+        return found
+
     def is_matrix(self, node: Any) -> bool:
         """Whether a value has two dimensions."""
         value = self.load(node)
@@ -166,6 +185,8 @@ class Builder:
         target = getattr(node.target, "overloadpacket", node.target)
         if target not in KNOWN:
             raise Unsupported(f"no entry for {describe(node)}")
+        if node.target in ops.DYNAMIC:
+            return _part_of_rounding(node)
         d = Dequantize.of(self.module, node)
         if d is not None and d.is_weight:
             return weight(self, node)
@@ -212,6 +233,13 @@ class Builder:
         return value
 
 
+def _part_of_rounding(node: fx.Node) -> None:
+    """A scale or integers that `rounded` does not need; Unsupported if anything else reads them."""
+    readers = [r for u in node.users for r in (u, *u.users) if r.target in ops.DYNAMIC]
+    if node.target is ops.dequantize_groups or not any(map(dynamic_input, readers)):
+        raise Unsupported("integers without their dynamic scale")
+
+
 def _apart(value: Any) -> Any:
     """The value itself, but nothing that OpenVINO joins scales with."""
     is_real = isinstance(value, Output) and value.get_element_type().is_real()
@@ -254,6 +282,8 @@ def weight(b: Builder, node: Any, groups: int = 1) -> Output:
             scale = scale.unflatten(0, (groups, -1)) if d.axis == 0 else scale.unsqueeze(0)
     if scale is None:
         return b.constant(value)
+    if computes_in_float(b.module, node, b.group_size):
+        return b.constant(value.float() * scale)
     return ov.multiply(ov.convert(b.constant(value), "f32"), b.constant(scale)).output(0)
 
 

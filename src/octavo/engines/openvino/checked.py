@@ -72,7 +72,7 @@ def _compiled(program: Program, settings: dict[str, Any], excluded: dict[str, st
             if not excluded.keys() & names:
                 builder = Builder(module, signature, converter)
                 built = builder.build(guarded=True)
-                return CompiledModel(built, signature, settings, builder.guarded)
+                return CompiledModel(built, signature, settings | builder.settings, builder.guarded)
             return PartitionedModel(converter, settings, excluded)
         except Unsupported as e:
             if e.node is None or e.node.name in excluded:

@@ -22,8 +22,12 @@ def build(module: fx.GraphModule, signature: Signature) -> openvino.Model:
     from .frontend import OperatorConverter
     from .table import Unsupported
 
+    builder = Builder(module, signature, OperatorConverter(module, signature))
     try:
-        return Builder(module, signature, OperatorConverter(module, signature)).build()
+        built = builder.build()
     except Unsupported as e:
         where = f" {describe(e.node)}" if e.node else ""
         raise EngineError(f"OpenVINO cannot run{where}: {e}") from e
+    for name, value in builder.settings.items():  # which OpenVINO reads when it compiles the file
+        built.set_rt_info(value, ["runtime_options", name])
+    return built

@@ -102,6 +102,8 @@ class Partition:
         weight = Dequantize.of(self.module, node)
         if node.op == "get_attr" or (weight is not None and weight.is_weight):
             return False
+        if node.target in ops.DYNAMIC:  # which OpenVINO needs whole
+            return False
         is_float = isinstance(value, Tensor) and value.dtype not in INTEGERS
         return node.op == "placeholder" or is_float
 
@@ -190,6 +192,7 @@ class Segment:
             originals = {copy: node for node, copy in self.copies.items()}
             builder = Builder(self.module, self.signature, self.partition.converter, originals)
             built = builder.build(guarded=True)
+            settings = settings | builder.settings
             self.compiled = CompiledModel(built, self.signature, settings, builder.guarded)
 
     def run(self, inputs: Sequence[Tensor]) -> Sequence[Any]:

@@ -19,10 +19,12 @@ from ...capture.signature import Signature
 from ...errors import EngineError
 from ...graph import ops
 from ...graph.interpreter import observe_values
+from ...graph.qdq_checks import dynamic_input
 from ...graph.tensors import attribute, drop_unread
 from ..base import examples
 from ..qdq import Dequantize, Quantize
 from ..unsigned import make_unsigned
+from .dynamic import dynamic_linear
 
 aten = torch.ops.aten
 PostOp = tuple[str, list[Any], str]  # an activation by the kernels' name, its numbers, its variant
@@ -144,6 +146,8 @@ class Lowering:
         """A convolution or linear layer, with its residual addition, activation and quantize."""
         kernel: Kernel = KERNELS[node.target]
         x, weight = self.integers(node.args[0]), self.weight(node.args[1])
+        if weight is not None and (dynamic := dynamic_input(node.args[0])) is not None:
+            self.dynamic_layer(node, *dynamic)
         if x is None or weight is None:
             return
         added, last = self.residual(node) or (None, node)
@@ -166,6 +170,13 @@ class Lowering:
                 new = self.graph.call_function(packet.binary, args)
                 self.sums.append(new)
         self.replace_last(output, new)
+
+    def dynamic_layer(self, node: fx.Node, x: fx.Node, group_size: int) -> None:
+        """A linear layer whose input is rounded when it runs."""
+        d = Dequantize.of(self.module, node.args[1])
+        assert d is not None  # it has int8 weights
+        args = (x, d.q, d.qparams[0], (*node.args, None)[2], group_size)
+        self.replace(node, dynamic_linear, *args)
 
     def packed(
         self, node: fx.Node, x: Integers, weight: Tensor, scales: Tensor

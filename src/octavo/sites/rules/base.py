@@ -72,6 +72,7 @@ class Rule:
     signed_input: reads int8 as well as uint8.
     convolutional: whether the output counts as a convolution's; None: if all computed inputs do.
         Sums and products are int8 only among convolutions.
+    may_be_dynamic: engines have kernels that round its activations in each call anew.
     accumulator: engines fuse a following addition and activation into this operator's accumulator;
         the kernels of some engines return only integers.
     reason: why it stays float, set before `emit` returns NotImplemented.
@@ -85,6 +86,7 @@ class Rule:
     shares_qparams: ClassVar[bool] = False
     signed_input: ClassVar[bool] = False
     convolutional: ClassVar[bool | None] = None
+    may_be_dynamic: ClassVar[bool] = False
     accumulator: ClassVar[bool] = False
     undemanded_reason: ClassVar[str] = "no int8 operator reads its output"
     float_reason: ClassVar[str] = ""

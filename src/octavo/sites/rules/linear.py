@@ -12,6 +12,7 @@ class Linear(Weighted):
     """x @ weight.T + bias; the weight is (out, in)."""
 
     signed_input = True
+    may_be_dynamic = True
 
 
 for _activation in ACTIVATIONS:
