@@ -15,7 +15,7 @@ from .site_config import FLOAT, OBSERVER_NAMES, SiteConfig, as_site_configs
 
 CHOICES: dict[str, tuple[str | bool, ...]] = {
     "observer": OBSERVER_NAMES,
-    "activations": ("static", "dynamic"),
+    "activations": ("auto", "static", "dynamic"),
     "optimize": ("size", "latency"),
     "equalize": (True, False),
     "correct_biases": (True, False),
@@ -34,7 +34,8 @@ class Config:
         each batch's extremes), "percentile" (99.99 % of the values kept), "mse" (least squared
         error) or "entropy" (least KL divergence, as in TensorRT; clips most).
     activations: how the inputs of linear layers are rounded: "static" (to a range known from
-        calibration) or "dynamic" (to the range that they have in each call).
+        calibration), "dynamic" (to the range that they have in each call) or "auto" (dynamic where
+        a trial on a few samples shows a gain, and OpenVINO is nearly as fast on this machine).
     sites: settings of some sites, as a dict: {"encoder.*": SiteConfig(activations="dynamic")}. Its
         keys are entries like those of keep_float; where several name a site, later ones win.
     keep_float: sites that stay float, whatever `sites` says. Each entry is a module path ("head",
@@ -68,7 +69,7 @@ class Config:
     """
 
     observer: str = "mse"
-    activations: str = "static"
+    activations: str = "auto"
     sites: Mapping[str | int, SiteConfig] = field(default_factory=dict)
     keep_float: tuple[str | int, ...] = ()
     min_sqnr: float = 10.0
@@ -190,7 +191,13 @@ def _entries(keep_float: Any) -> Iterator[str | int]:
 
 # What each adds to accuracy and costs in time is measured in docs/accuracy.md.
 PRESETS: dict[str, Config] = {
-    "fast": Config(observer="minmax", equalize=False, correct_biases=False, round_weights=False),
+    "fast": Config(
+        observer="minmax",
+        activations="static",
+        equalize=False,
+        correct_biases=False,
+        round_weights=False,
+    ),
     "balanced": Config(),
     "best": Config(tune_samples=32, measure_samples=32),
 }

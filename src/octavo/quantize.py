@@ -45,6 +45,7 @@ from .metrics import FloatReference, Step
 from .model import QuantizedModel, QuantizedParts
 from .passes import run_passes
 from .report import make_report
+from .search.dynamic import choose_activations
 from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
 from .search.latency import choose_for_latency
 from .sites.sites import Sites, match
@@ -179,6 +180,11 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
     steps: tuple[Step, ...] = ()
     if any(s.equalize for s in sites.settings.values()):
         sites, steps = equalize_if_better(sites, samples)
+    if config.activations == "auto":
+        assert graph.signature is not None  # captured by torch.export
+        compile = partial(compile_graph, signature=graph.signature)
+        sites, tried = choose_activations(sites, samples, compile)
+        steps = (*steps, *tried)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 
 

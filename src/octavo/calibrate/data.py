@@ -139,6 +139,11 @@ class _Reader:
 
     def call(self, batch: Any, which: str) -> Call:
         """The call that a batch stands for; `which` batch it is, for messages."""
+        if any(map(_is_packed, pytree.tree_leaves(batch, is_leaf=_is_packed))):
+            raise DataError(
+                f"{which} holds a packed sequence, whose form depends on its values: give the "
+                "model a padded tensor, and a mask or the lengths"
+            )
         if isinstance(batch, Tensor | np.ndarray):
             call: Call = (batch,), {}
         elif isinstance(batch, Mapping):
@@ -171,6 +176,10 @@ class _Reader:
                     f"{near[0]!r}: rename the item, or leave it out"
                 )
         return taken
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, nn.utils.rnn.PackedSequence)
 
 
 def _check(call: Call, which: str) -> None:

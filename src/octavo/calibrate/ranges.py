@@ -31,13 +31,19 @@ class Ranges:
     sites: whose values are observed.
     watches: node -> a callback that gets the node and all live values by name, instead of Octavo's
         own observers.
+    observer: the kind of all observers, instead of what the sites say.
     macs: node -> multiply-adds per sample, of the nodes that have any.
     """
 
-    def __init__(self, sites: Sites, watches: Mapping[fx.Node, Watch] | None = None) -> None:
+    def __init__(
+        self,
+        sites: Sites,
+        watches: Mapping[fx.Node, Watch] | None = None,
+        observer: str | None = None,
+    ) -> None:
         self.sites = sites
         observed = sites.observed if watches is None else ()
-        self.observers = {node: make_observer(sites.observer_of(node)) for node in observed}
+        self.observers = {n: make_observer(observer or sites.observer_of(n)) for n in observed}
         self.watches: dict[fx.Node, list[Watch]] = {n: [w] for n, w in (watches or {}).items()}
         for root, rule in sites.rules.items():
             if type(rule).observe is not Rule.observe:

@@ -135,7 +135,8 @@ def _export(
 ):
     """torch.export with as many dynamic sizes as the model allows; see `capture`.
 
-    A batch of 1 is doubled, since 1 would be specialised. What forward makes on its first call, a
+    A first dimension of 1 is doubled, since 1 would be specialised, unless the model does not take
+    that: it may count the layers of a state. What forward makes on its first call, a
     table or a mask, is made by a call before tracing if it cannot be made while tracing, or
     if that has `failed`.
     """
@@ -144,7 +145,7 @@ def _export(
     widest = _free(fixed, arguments, alike, _token_lengths(arguments))
     batch = _free(fixed, arguments, (), set())
     doubled = _doubled(fixed, arguments)
-    attempts = [(doubled, widest)] if widest != batch else []
+    attempts = [(doubled, widest), (arguments, widest)] if widest != batch else []
     attempts += [(doubled, batch), (arguments, batch), (arguments, None)]
     reason: Exception | None = failed
     if reason is None:
@@ -259,6 +260,12 @@ def _explain(model: nn.Module, error: Exception) -> str:
             "Register a dataclass of yours: torch.export.register_dataclass(Kind, "
             'serialized_type_name="package.Kind"); for a language model\'s cache, call the model '
             "with use_cache=False, or set model.config.use_cache = False"
+        )
+    values = [v for f, _ in traceback.walk_tb(error.__traceback__) for v in f.f_locals.values()]
+    if any(isinstance(v, nn.utils.rnn.PackedSequence) for v in values):
+        return (
+            f"{type(model).__name__} packs sequences, which torch.export cannot capture: call the "
+            f"recurrent layer on the padded tensor instead{where}"
         )
     return (
         f"torch.export cannot capture {type(model).__name__}: {type(error).__name__}: {reason}"

@@ -24,7 +24,7 @@ def site_settings(
     activations.
     """
     general = config.of_all_sites
-    linear = SiteConfig(activations=config.activations).over(general)
+    linear = SiteConfig("dynamic").over(general) if config.activations == "dynamic" else general
     settings = {r: linear if rule.may_be_dynamic else general for r, rule in rules.items()}
     covered = {root: rule.nodes for root, rule in rules.items()}
     labels: dict[fx.Node, str] = {}

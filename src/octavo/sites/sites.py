@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -187,6 +187,21 @@ class Sites(Mapping[fx.Node, Site]):
         reasons = {**self.reasons, **reasons}
         demand = find_demand(self.context, _not_static(reasons, self.settings))
         return dataclasses.replace(self, reasons=reasons, demand=demand)
+
+    @cached_property
+    def may_be_dynamic(self) -> tuple[fx.Node, ...]:
+        """The sites whose activations may become dynamic: none of those that an entry names."""
+        config = dataclasses.replace(self.config, activations="dynamic")
+        settings, _ = site_settings(config, self.rules)
+        named = (root for root, s in settings.items() if s.activations == "dynamic")
+        return tuple(root for root in named if self[root].activations == "static")
+
+    def with_dynamic(self, roots: Collection[fx.Node]) -> Sites:
+        """The same sites, with dynamic activations in these."""
+        dynamic = {r: dataclasses.replace(self.settings[r], activations="dynamic") for r in roots}
+        settings = {**self.settings, **dynamic}
+        demand = find_demand(self.context, _not_static(self.reasons, settings))
+        return dataclasses.replace(self, settings=settings, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
         """The sites of another form of the graph; `changes` override settings of `config`."""

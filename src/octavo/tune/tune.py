@@ -95,9 +95,7 @@ def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Ste
         return sites, ()
     few = samples.subset(TRIAL_SAMPLES)
     reference = FloatReference(sites.graph.module, few.measuring)
-    before, after = (
-        _trial(sites.on(form, observer="minmax"), few, reference) for form in (sites.graph, graph)
-    )
+    before, after = (_trial(sites.on(form), few, reference) for form in (sites.graph, graph))
     step = judged("equalization", before, after, EQUALIZED_GAINS)
     return sites.on(graph) if step.kept else sites, (step,)
 
@@ -107,7 +105,7 @@ def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
 
     With so few samples, extremes are better than histograms.
     """
-    ranges = Ranges(sites)
+    ranges = Ranges(sites, observer="minmax")
     for inputs in samples.tuning:
         ranges.observe(inputs)
     weights = QuantizedWeights(sites.graph.module, sites.weight_spec)

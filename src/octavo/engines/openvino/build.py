@@ -20,7 +20,14 @@ from ...graph.operators import operator_of
 from ...graph.qdq_checks import dynamic_input
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
-from . import arithmetic, masks, pieces, resize, shapes  # noqa: F401  (they fill the table)
+from . import (  # noqa: F401  (they fill the table)
+    arithmetic,
+    masks,
+    pieces,
+    recurrent,
+    resize,
+    shapes,
+)
 from .dynamic import PROPERTY, computes_in_float, fake_quantize_groups, group_size_of
 from .faults import (
     doubles_scale,

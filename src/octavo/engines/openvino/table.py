@@ -3,8 +3,8 @@
 An entry takes the node's arguments: tensors as openvino outputs, numbers as they are, and sizes
 that depend on the batch as scalar outputs. It raises Unsupported for arguments it cannot handle;
 the operator is then converted alone by OpenVINO's own PyTorch frontend, or runs in PyTorch. The
-entries are in `arithmetic`, `shapes`, `pieces`, `resize`, `masks` and `sizes`, which enter them
-when imported.
+entries are in `arithmetic`, `shapes`, `pieces`, `resize`, `masks`, `recurrent` and `sizes`, which
+enter them when imported.
 """
 
 from collections.abc import Callable
