@@ -84,3 +84,21 @@ def test_convolutions_of_all_settings_in_int8(layer):
     built = Builder(q.graph_module, q.signature).build()
     assert "FakeQuantize" in {n.get_type_name() for n in built.get_ops()}
     assert octavo.sqnr(q(data[0]), q.compile()(data[0])) > 60
+
+
+def test_an_operator_of_the_frontend_after_attention():
+    """OpenVINO would end the process in moving the scale of the product with a matrix of one."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(1, 1, batch_first=True)
+
+        def forward(self, x):
+            x = x.abs()
+            y = self.attention(x, x, x)[0]
+            return nn.functional.pad(y, (0, 0, 1, 1)).unfold(1, 3, 1).mean(-1)
+
+    q = octavo.quantize(Net(), [torch.randn(4, 9, 1), torch.randn(2, 9, 1)], "fast")
+    x = torch.randn(3, 9, 1)
+    torch.testing.assert_close(q.compile("openvino")(x), q(x))
