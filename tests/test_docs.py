@@ -1,4 +1,4 @@
-"""Every example in a docstring, docs/architecture.md and docs/checks.md prints what it says."""
+"""Every example in a docstring, and in three pages of docs, prints what it says."""
 
 import doctest
 import importlib
@@ -51,6 +51,11 @@ def test_the_page_of_checks():
     page, flags = str(DOCS / "checks.md"), doctest.ELLIPSIS
     result = doctest.testfile(page, module_relative=False, optionflags=flags)
     assert result.attempted > 4 and result.failed == 0
+
+
+def test_the_page_of_settings():
+    result = doctest.testfile(str(DOCS / "settings.md"), module_relative=False)
+    assert result.attempted > 10 and result.failed == 0
 
 
 @torch.enable_grad()

@@ -200,6 +200,13 @@ PRESETS: dict[str, Config] = {
     ),
     "balanced": Config(),
     "best": Config(tune_samples=32, measure_samples=32),
+    "dynamic": Config(
+        activations="static",
+        equalize=False,
+        correct_biases=False,
+        round_weights=False,
+        sites={"*": FLOAT, "Linear": SiteConfig(activations="dynamic")},
+    ),
 }
 
 

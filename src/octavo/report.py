@@ -174,6 +174,8 @@ def make_report(
     sizes = tensor_bytes(model), tensor_bytes(tuned.emission.module)
     signature = sites.graph.signature
     notes = () if signature is None else tuple(_notes(model, signature))
+    if not sites.observed and any(site.activations == "dynamic" for site in sites.values()):
+        notes = (*notes, "no calibration data was needed: all int8 operators have dynamic inputs")
     return Report(tuple(rows), tuned.output.sqnr, *sizes, steps, notes)
 
 

@@ -25,7 +25,11 @@ def site_settings(
     """
     general = config.of_all_sites
     linear = SiteConfig("dynamic").over(general) if config.activations == "dynamic" else general
-    settings = {r: linear if rule.may_be_dynamic else general for r, rule in rules.items()}
+    stored = SiteConfig("float").over(general)
+    settings = {
+        root: linear if rule.may_be_dynamic else stored if rule.stores_int8 else general
+        for root, rule in rules.items()
+    }
     covered = {root: rule.nodes for root, rule in rules.items()}
     labels: dict[fx.Node, str] = {}
     for entry, given, label in config.site_entries:
@@ -40,8 +44,8 @@ def site_settings(
             settings[root] = given.over(settings[root])
             labels[root] = label
     is_float = {root for root, s in settings.items() if s.activations == "float"}
-    stored = {r for r in is_float if settings[r].weights == 8 and rules[r].weights()}
-    return settings, {root: labels[root] for root in is_float - stored}
+    no_int8 = {r for r in is_float if settings[r].weights == "float" or not rules[r].weights()}
+    return settings, {root: labels[root] for root in no_int8 if root in labels}
 
 
 def select(

@@ -23,8 +23,6 @@ from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .rules.base import Context, PassThrough, Rule, Weighted, is_rule
 from .selection import site_settings
 
-WEIGHTS_ALONE = "as set; its weight is int8"
-
 
 @dataclass(frozen=True)
 class Site:
@@ -74,11 +72,12 @@ class Site:
         """("int8", "") or ("float", the reason)."""
         if self.fallback_reason:
             return "float", self.fallback_reason
-        if self.rule.precision == "float":
-            return "float", self.rule.float_reason
         if self.activations != "float":
             return "int8", ""
-        return "float", WEIGHTS_ALONE if self.int8_weights else self.rule.undemanded_reason
+        stored = "; weights are int8" if self.int8_weights else ""
+        if self.rule.precision == "float":
+            return "float", self.rule.float_reason + stored
+        return "float", f"as set{stored}" if stored else self.rule.undemanded_reason
 
 
 @dataclass(frozen=True, eq=False)

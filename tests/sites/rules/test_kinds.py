@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -193,3 +195,59 @@ def test_every_kind_has_a_rule_and_every_row_with_a_kind_is_registered():
 def test_no_nodes_make_no_site():
     with pytest.raises(IndexError):
         _ = RULES[Kind.LAYOUT]([]).operator
+
+
+# ---- recurrent layers
+
+
+class Two(nn.Module):
+    """A bidirectional LSTM, given first states, and a linear layer on what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.LSTM(6, 5, bidirectional=True), nn.Linear(10, 3)
+
+    def forward(self, x, h, c):
+        return self.head(self.layer(x, (h, c))[0])
+
+
+def two(**settings):
+    batches = [(torch.randn(n, 4, 6), torch.randn(2, 4, 5), torch.randn(2, 4, 5)) for n in (7, 9)]
+    net = Two()
+    return net, octavo.quantize(net, batches, config=octavo.Config(min_sqnr=0, **settings))
+
+
+def test_recurrent_layers_compute_in_float_with_int8_weights():
+    net, q = two()
+    (row,) = [r for r in q.report().rows if r.operator == "lstm"]
+    assert (row.precision, row.weight_bits, row.activation_bits) == ("float", 8, None)
+    assert row.reason == "rounding errors would accumulate in its state; weights are int8"
+    matrices = 2 * 20 * (6 + 5)
+    assert row.bytes_before - row.bytes_after == 3 * matrices - 4 * 4 * 20  # a scale for each row
+    stored = [b for b in q.graph_module.buffers() if b.dtype == torch.int8 and b.shape[0] == 20]
+    assert len(stored) == 4
+    x, h, c = torch.randn(5, 2, 6), torch.randn(2, 2, 5), torch.randn(2, 2, 5)
+    assert octavo.sqnr(net.layer(x, (h, c))[0], rounded(net.layer)(x, (h, c))[0]) > 40
+
+
+def rounded(layer):
+    """A copy whose matrices are rounded to 127 steps of each row."""
+    layer = copy.deepcopy(layer)
+    for p in layer.parameters():
+        if p.dim() == 2:
+            step = p.abs().amax(1, keepdim=True) / 127
+            p.copy_((p / step).round() * step)
+    return layer
+
+
+def test_the_reference_computes_with_the_rounded_weights():
+    net, q = two(sites={"head": octavo.SiteConfig("float", "float")})
+    net.layer = rounded(net.layer)
+    inputs = torch.randn(5, 4, 6), torch.randn(2, 4, 5), torch.randn(2, 4, 5)
+    torch.testing.assert_close(q(*inputs), net(*inputs))
+
+
+def test_a_recurrent_layer_kept_float_keeps_its_weights():
+    _, q = two(keep_float=["layer"])
+    (row,) = [r for r in q.report().rows if r.operator == "lstm"]
+    assert (row.weight_bits, row.reason) == (None, "keep_float='layer'")

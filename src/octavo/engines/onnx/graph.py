@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph import ops
 from ...graph.names import own_path
-from ...graph.operators import is_operator
+from ...graph.operators import Kind, is_operator, operator_of
 from ...graph.qparams import ACTIVATION, choose_qparams
 from ...graph.tensors import attribute, is_constant, new_attribute
 from ..qdq import Dequantize, Quantize
@@ -52,6 +52,7 @@ def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(module)
     make_unsigned(module)
     replace_dynamic_layers(module)
+    _dequantize_recurrent_weights(module)
     for node in list(module.graph.nodes):
         if (q := Quantize.of(module, node)) is not None and not q.is_hint:
             _quantize_before_activation(module, q)
@@ -65,6 +66,22 @@ def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _dequantize_recurrent_weights(module: fx.GraphModule) -> None:
+    """Give recurrent layers float weights: their kernels take no others."""
+    for node in list(module.graph.nodes):
+        d = Dequantize.of(module, node)
+        if d is None or not d.is_weight or not any(_is_recurrent(u) for u in node.users):
+            continue
+        weight = ops.dequantize(attribute(module, d.q.target), d.scale, None, d.axis)
+        with module.graph.inserting_before(node):
+            path = own_path("dequantized", d.q.name)
+            node.replace_all_uses_with(new_attribute(module, path, weight), _is_recurrent)
+
+
+def _is_recurrent(node: fx.Node) -> bool:
+    return operator_of(node).kind is Kind.RECURRENT
 
 
 def _rounded(module: fx.GraphModule, hint: Quantize) -> fx.Node:

@@ -72,6 +72,7 @@ class Rule:
     signed_input: reads int8 as well as uint8.
     convolutional: whether the output counts as a convolution's; None: if all computed inputs do.
         Sums and products are int8 only among convolutions.
+    stores_int8: computes in float, with weights that are stored as int8.
     may_be_dynamic: engines have kernels that round its activations in each call anew.
     accumulator: engines fuse a following addition and activation into this operator's accumulator;
         the kernels of some engines return only integers.
@@ -86,6 +87,7 @@ class Rule:
     shares_qparams: ClassVar[bool] = False
     signed_input: ClassVar[bool] = False
     convolutional: ClassVar[bool | None] = None
+    stores_int8: ClassVar[bool] = False
     may_be_dynamic: ClassVar[bool] = False
     accumulator: ClassVar[bool] = False
     undemanded_reason: ClassVar[str] = "no int8 operator reads its output"

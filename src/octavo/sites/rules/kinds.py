@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 from ...graph.operators import OPERATORS, Kind
+from ...graph.tensors import is_constant, value_of
 from ..patterns import Pattern, register_pattern
 from .base import Context, FloatOp, PassThrough, Rule, is_float
 
@@ -20,10 +23,16 @@ class Normalization(FloatOp):
 
 
 class Recurrent(FloatOp):
-    """Rounding errors would accumulate in the state from step to step: float."""
+    """Rounding errors would accumulate in the state from step to step: float, on int8 weights."""
 
     convolutional = False
+    stores_int8 = True
     float_reason = "rounding errors would accumulate in its state"
+
+    def weights(self) -> dict[fx.Node, int]:
+        """The constant matrices of all layers and directions, with a scale for each row."""
+        found = [n for n in self.operator.all_input_nodes if is_constant(n)]
+        return {n: 0 for n in found if value_of(n).dim() == 2 and _is_parameter(self.operator, n)}
 
 
 class Layout(PassThrough):
@@ -51,6 +60,12 @@ class Reduction(Rule):
     def quantized_inputs(self, context: Context, output_demanded: bool) -> list[fx.Node]:
         """Its input, if the output is read as integers."""
         return self.activations() if output_demanded else []
+
+
+def _is_parameter(layer: fx.Node, tensor: fx.Node) -> bool:
+    """Whether a tensor is a weight of a recurrent layer, not its input or first state."""
+    parameters: Any = layer.args[2]
+    return tensor in parameters
 
 
 RULES: dict[Kind, type[Rule]] = {
