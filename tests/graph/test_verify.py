@@ -118,7 +118,7 @@ def test_dynamic_integers_with_another_scale():
     module = dynamic()
     first, second = module.graph.find_nodes(op="call_function", target=ops.dequantize_groups)
     second.update_arg(1, first.args[1])
-    with pytest.raises(ConversionError, match="not quantized with its dynamic scale"):
+    with pytest.raises(ConversionError, match="not quantized with its scale"):
         verify(module, "emit")
 
 

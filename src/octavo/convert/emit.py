@@ -161,6 +161,21 @@ class GraphEmitter:
             local[covered] = value
         return local[rule.root]
 
+    def emit_rows(self, rule: Rule) -> fx.Node:
+        """Gather int8 rows of a table and dequantize them; as float if they are not stored so."""
+        site, node = self.sites[rule.root], rule.operator
+        if not site.int8_weights:
+            return self.emit(rule)
+        (table,), ids = site.int8_weights, fx.map_arg(node.args[1], self.load_float)
+        q, scale = self.integers_of(table, 0, bool(site.settings.per_channel))
+        call, width = self.graph.call_function, int(node.meta["val"].shape[-1])
+        column = call(aten.unsqueeze.default, (scale, 1))
+        rows, scales = (call(aten.embedding.default, (t, ids)) for t in (q, column))
+        value = call(ops.dequantize_groups, (rows, scales, width))
+        value.meta = dict(node.meta)
+        self.copies[node] = value
+        return value
+
     def rounded_inputs(self, site: Site) -> dict[fx.Node, fx.Node]:
         """The inputs that a site reads rounded, dequantized."""
         if site.activations == "dynamic":
@@ -309,16 +324,23 @@ class GraphEmitter:
 
     def weight(self, node: fx.Node, axis: int, per_channel: bool) -> fx.Node:
         """An int8 weight, dequantized; sites that share the weight share the integers."""
+        q, scale = self.integers_of(node, axis, per_channel)
+        if q not in self.dequantized:
+            with self.graph.inserting_after(scale):
+                args = (q, scale, None, axis)
+                self.dequantized[q] = self.graph.call_function(ops.dequantize, args)
+        return self.dequantized[q]
+
+    def integers_of(self, node: fx.Node, axis: int, per_channel: bool) -> tuple[fx.Node, fx.Node]:
+        """The int8 form of a weight and its scales; the float form may exist as well."""
         path = str(node.target)
         key = path if axis == 0 else f"{path}_axis{axis}"
         key = key if per_channel else f"{key}_per_tensor"
-        if key not in self.dequantized:
-            # the float tensor may exist as well: an embedding may share the weight of a head
+        if f"{key}_int8" not in self.tensors:
             q, scale = self.weights(path, axis, per_channel)
-            args = (self.tensor(f"{key}_int8", q), self.tensor(f"{key}_scale", scale), None, axis)
-            with self.graph.inserting_after(self.tensors[f"{key}_scale"]):
-                self.dequantized[key] = self.graph.call_function(ops.dequantize, args)
-        return self.dequantized[key]
+            self.tensor(f"{key}_int8", q)
+            self.tensor(f"{key}_scale", scale)
+        return self.tensors[f"{key}_int8"], self.tensors[f"{key}_scale"]
 
     def tensor(self, path: str, value: torch.Tensor) -> fx.Node:
         """The get_attr node for a tensor, registered once under its path."""

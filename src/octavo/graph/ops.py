@@ -6,6 +6,7 @@ Integers are plain uint8 / int8 tensors; scale and zero_point are separate tenso
 `quantize_groups` rounds to int8 with the scales that `dynamic_scale` finds in the values of a call:
 of each position, one scale for `group_size` neighbouring channels (of the last dimension; the last
 group may be shorter), the largest magnitude over 127. Results do not depend on the batch.
+`dequantize_groups` also reads rows of int8 tables, each with a scale of its own.
 
 The hints return their input unchanged and hold the qparams with which an engine may quantize it.
 `fuse_in_accumulator`: the addition after it may be fused into the convolution before it, so that
@@ -63,7 +64,9 @@ def find_dynamic_scale(x: Tensor, group_size: int) -> Tensor:
 
 
 def _spread(scale: Tensor, group_size: int, channels: int) -> Tensor:
-    """The scale of each channel."""
+    """The scale of each channel; one for all of them."""
+    if group_size >= channels:
+        return scale
     each = scale.unsqueeze(-1).expand(*scale.shape, group_size)
     return each.flatten(-2)[..., :channels]
 

@@ -46,6 +46,13 @@ def dynamic_input(node: Any) -> tuple[fx.Node, int] | None:
     return (x, size) if together and type(size) is int else None
 
 
+def is_stored_rows(node: fx.Node) -> bool:
+    """Whether a `dequantize_groups` reads rows of a table of integers, with a scale each."""
+    given: Any = node.args
+    gathers = [n for n in given[:2] if _calls(n, torch.ops.aten.embedding.default)]
+    return len(gathers) == 2 and gathers[0].args[1] is gathers[1].args[1]
+
+
 def _calls(node: Any, operator: Any) -> bool:
     return isinstance(node, fx.Node) and node.target is operator
 

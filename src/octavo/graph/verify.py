@@ -19,7 +19,7 @@ from ..errors import ConversionError
 from . import ops
 from .names import describe, operator_name
 from .operators import Kind, is_operator, operator_of
-from .qdq_checks import dynamic_input, scale_faults
+from .qdq_checks import dynamic_input, is_stored_rows, scale_faults
 from .tensors import attribute
 
 STAGES = ("capture", "passes", "equalize", "emit", "tune")
@@ -125,8 +125,9 @@ def _faults_of_integers(module: fx.GraphModule) -> Iterator[str]:
 def _faults_of_groups(graph: fx.Graph) -> Iterator[str]:
     """Integers of a dynamic scale are dequantized with it, and nothing else reads them."""
     for node in graph.nodes:
-        if node.target is ops.dequantize_groups and dynamic_input(node) is None:
-            yield f"{describe(node)} reads what is not quantized with its dynamic scale"
+        if node.target is ops.dequantize_groups:
+            if dynamic_input(node) is None and not is_stored_rows(node):
+                yield f"{describe(node)} reads what is not quantized with its scale"
         elif node.target is ops.quantize_groups:
             others = [u for u in node.users if u.target is not ops.dequantize_groups]
             yield from (f"{describe(u)} reads integers without their scale" for u in others)

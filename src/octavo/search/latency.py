@@ -108,7 +108,7 @@ def _candidates(emission: Emission, int8: Profile, plain: Profile) -> dict[str, 
 def _by_likeness(sites: Sites) -> dict[tuple[str, ...], list[fx.Node]]:
     """The int8 sites that compute, by operator, shapes and settings."""
     alike: dict[tuple[str, ...], list[fx.Node]] = {}
-    for root, site in sites.items():
+    for root, site in reversed([*sites.items()]):
         rule = site.rule
         if site.activations != "float" and not rule.passthrough:
             shapes = [_shape(sites, n) for n in rule.operator.all_input_nodes]

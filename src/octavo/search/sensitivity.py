@@ -21,7 +21,7 @@ from ..graph import ops
 from ..graph.interpreter import Interpreter
 from ..graph.qparams import QParams, weight_qparams
 from ..graph.tensors import constant
-from ..sites.rules.base import Weighted
+from ..sites.sites import Site
 
 PROBES = 8  # random r: the estimate is within a few tens of percent
 
@@ -62,11 +62,11 @@ def rounding_noise(
 
 
 def _rounded_for_sites(emission: Emission) -> dict[fx.Node, set[fx.Node]]:
-    """Each int8 site that computes -> the values that are rounded for it, to a known range."""
+    """Each site that rounds or has int8 weights -> the values rounded for it to a known range."""
     return {
         root: {v for n in site.int8_inputs for v in _rounded_for_value(emission, n)}
         for root, site in emission.sites.items()
-        if site.verdict[0] == "int8" and not site.moves_integers
+        if (site.verdict[0] == "int8" or site.int8_weights) and not site.moves_integers
     }
 
 
@@ -92,8 +92,10 @@ class _Run:
 
     def __init__(self, emission: Emission, rounded: set[fx.Node], inputs: Sequence[Tensor]) -> None:
         self.emission, self.rounded = emission, rounded
-        weighted = emission.sites.weighted()
-        self.weighted = {r.operator: r for r in weighted if r.root in emission.copies}
+        stored = [
+            s for s in emission.sites.values() if s.int8_weights and s.root in emission.values
+        ]
+        self.weighted = {s.rule.operator: s for s in stored}
         self.values: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         self.products: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         with torch.enable_grad():
@@ -105,32 +107,30 @@ class _Run:
         """Record the rounding error of a value, and make the value require a gradient."""
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        rule = self.weighted.get(n)
-        if rule is None and n not in self.rounded:
+        site = self.weighted.get(n)
+        if site is None and n not in self.rounded:
             return value
         value = value if value.requires_grad else value.detach().requires_grad_()
         with torch.no_grad():
             if n in self.rounded:
                 error = _rounded(value, self.emission.qparams[n]) - value
                 self.values[n] = (value, error)
-            if rule is not None:
-                error = self._with_int8_weight(n, rule, env) - value
-                self.products[rule.root] = (value, error)
+            if site is not None:
+                error = self._rounded_output(n, site, env) - value
+                self.products[site.root] = (value, error)
         return value
 
-    def _with_int8_weight(self, n: fx.Node, rule: Weighted, env: Mapping[fx.Node, Any]) -> Tensor:
-        ((node, axis),) = rule.weights().items()
-        site = self.emission.sites[rule.root]
-        weight, per_channel = (
-            constant(self.emission.sites.graph.module, node),
-            site.settings.per_channel,
-        )
-        qparams = weight_qparams(weight, axis, self.emission.sites.weight_spec, bool(per_channel))
-        args, kwargs = fx.map_arg((n.args, n.kwargs), env.__getitem__)
-        x: Any = args[0]
-        if site.activations == "dynamic":
-            x = ops.fake_quantize_groups(x, site.settings.group_size or x.shape[-1])
-        args = (x, _rounded(weight, qparams), *args[2:])
+    def _rounded_output(self, n: fx.Node, site: Site, env: Mapping[fx.Node, Any]) -> Tensor:
+        """The output of a layer on its rounded weights and, if it is dynamic, inputs."""
+        sites, values = self.emission.sites, dict(env)
+        for node, axis in site.int8_weights.items():
+            weight, per_channel = constant(sites.graph.module, node), site.settings.per_channel
+            qparams = weight_qparams(weight, axis, sites.weight_spec, bool(per_channel))
+            values[node] = _rounded(weight, qparams)
+        for x in site.rule.activations() if site.activations == "dynamic" else ():
+            size = site.settings.group_size or env[x].shape[-1]
+            values[x] = ops.fake_quantize_groups(env[x], size)
+        args, kwargs = fx.map_arg((n.args, n.kwargs), values.__getitem__)
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def probe(self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node]) -> None:

@@ -49,6 +49,7 @@ def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
 
     def hook(node: fx.Node) -> None:
         alone = node in rules and node.target in LAYERS and readers[node.args[1]] == 1
+        alone = alone and len(_stored(node).users) == 1  # an embedding may share the integers
         if not alone or not rules[node].has_batch or time.monotonic() > end:
             return
         settings = sites.settings[rules[node].root]
@@ -60,6 +61,13 @@ def round_weights(emission: Emission, runner: LayerwiseRunner) -> LayerHook:
             _round_layer(runner, node, weight, sites.weight_spec, bool(settings.per_channel))
 
     return hook
+
+
+def _stored(layer: fx.Node) -> fx.Node:
+    """The integers of a layer's weight."""
+    dequantized: Any = layer.args[1]
+    stored: fx.Node = dequantized.args[0]
+    return stored
 
 
 def _round_layer(

@@ -52,7 +52,7 @@ def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(module)
     make_unsigned(module)
     replace_dynamic_layers(module)
-    _dequantize_recurrent_weights(module)
+    _dequantize_tables(module)
     for node in list(module.graph.nodes):
         if (q := Quantize.of(module, node)) is not None and not q.is_hint:
             _quantize_before_activation(module, q)
@@ -68,20 +68,20 @@ def to_qdq(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-def _dequantize_recurrent_weights(module: fx.GraphModule) -> None:
-    """Give recurrent layers float weights: their kernels take no others."""
+def _dequantize_tables(module: fx.GraphModule) -> None:
+    """Give recurrent layers and bags of embeddings float weights: their kernels take no others."""
     for node in list(module.graph.nodes):
         d = Dequantize.of(module, node)
-        if d is None or not d.is_weight or not any(_is_recurrent(u) for u in node.users):
+        if d is None or not d.is_weight or not any(map(_takes_floats, node.users)):
             continue
         weight = ops.dequantize(attribute(module, d.q.target), d.scale, None, d.axis)
         with module.graph.inserting_before(node):
             path = own_path("dequantized", d.q.name)
-            node.replace_all_uses_with(new_attribute(module, path, weight), _is_recurrent)
+            node.replace_all_uses_with(new_attribute(module, path, weight), _takes_floats)
 
 
-def _is_recurrent(node: fx.Node) -> bool:
-    return operator_of(node).kind is Kind.RECURRENT
+def _takes_floats(node: fx.Node) -> bool:
+    return operator_of(node).kind is Kind.RECURRENT or is_operator(node, "embedding_bag")
 
 
 def _rounded(module: fx.GraphModule, hint: Quantize) -> fx.Node:

@@ -28,7 +28,7 @@ from . import (  # noqa: F401  (they fill the table)
     resize,
     shapes,
 )
-from .dynamic import PROPERTY, computes_in_float, fake_quantize_groups, group_size_of
+from .dynamic import PROPERTY, computes_in_float, fake_quantize_groups, group_size_of, is_rows
 from .faults import (
     doubles_scale,
     forgets_sign,
@@ -183,6 +183,11 @@ class Builder:
         found: Output = self.load(x)
         return found
 
+    def rows_of(self, node: fx.Node) -> Any:
+        """Rows of an int8 table, with a scale each."""
+        q, scale = (self.load(n) for n in node.args[:2])
+        return self.named(ov.multiply(ov.convert(q, "f32"), scale), node)
+
     def is_matrix(self, node: Any) -> bool:
         """Whether a value has two dimensions."""
         value = self.load(node)
@@ -194,7 +199,7 @@ class Builder:
         if target not in KNOWN:
             raise Unsupported(f"no entry for {describe(node)}")
         if node.target in ops.DYNAMIC:
-            return _part_of_rounding(node)
+            return self.rows_of(node) if is_rows(self.module, node) else _part_of_rounding(node)
         d = Dequantize.of(self.module, node)
         if d is not None and d.is_weight:
             return weight(self, node)

@@ -18,7 +18,8 @@ from torch import fx
 
 from ...graph import ops
 from ...graph.operators import is_operator
-from ...graph.qdq_checks import dynamic_input
+from ...graph.qdq_checks import dynamic_input, is_stored_rows
+from ...graph.tensors import attribute, is_constant
 from ..qdq import Dequantize
 from .values import ints, rank
 
@@ -32,6 +33,15 @@ def group_size_of(module: fx.GraphModule) -> int:
     found = [dynamic for n in nodes if (dynamic := dynamic_input(n))]
     sizes = Counter(size for _, size in found if size % UNIT == 0)
     return max(sizes, key=lambda size: sizes[size]) if sizes else 0
+
+
+def is_rows(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node dequantizes rows of a table, a scale for each row."""
+    if node.target is not ops.dequantize_groups or not is_stored_rows(node):
+        return False
+    gather: Any = node.args[0]
+    table = gather.args[0]
+    return is_constant(table) and attribute(module, table.target).shape[-1] == node.args[2]
 
 
 def computes_in_float(module: fx.GraphModule, weight: fx.Node, group_size: int) -> bool:

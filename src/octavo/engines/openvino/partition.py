@@ -26,6 +26,7 @@ from ..base import EngineModel
 from ..qdq import Dequantize
 from .build import KNOWN, Builder
 from .compiled import CompiledModel
+from .dynamic import is_rows
 from .frontend import OperatorConverter
 
 INTEGERS = {torch.uint8, torch.int8}  # of quantized values
@@ -102,7 +103,9 @@ class Partition:
         weight = Dequantize.of(self.module, node)
         if node.op == "get_attr" or (weight is not None and weight.is_weight):
             return False
-        if node.target in ops.DYNAMIC:  # which OpenVINO needs whole
+        if node.target in ops.DYNAMIC and not is_rows(
+            self.module, node
+        ):  # which OpenVINO needs whole
             return False
         is_float = isinstance(value, Tensor) and value.dtype not in INTEGERS
         return node.op == "placeholder" or is_float

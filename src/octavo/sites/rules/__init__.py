@@ -5,7 +5,7 @@ any other, derive a class from `FloatOp`, `PassThrough`, `Weighted` or `Rule` in
 `register_pattern` also registers rules from outside the package.
 """
 
-from . import conv, elementwise, kinds, linear, matmul, shape
+from . import conv, elementwise, embedding, kinds, linear, matmul, shape
 from .base import Context, FloatOp, PassThrough, Rule, Weighted
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Weighted",
     "conv",
     "elementwise",
+    "embedding",
     "kinds",
     "linear",
     "matmul",

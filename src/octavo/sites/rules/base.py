@@ -45,6 +45,9 @@ class Emitter(Protocol):
     def emit_quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """Quantize `value`, which `node` of the float graph has become."""
 
+    def emit_rows(self, rule: Rule) -> fx.Node:
+        """Gather int8 rows of a table and dequantize them, where the site stores them so."""
+
     def emit_on_integers(self, rule: Rule) -> fx.Node:
         """Copy the node of a site so that it runs on the integers of its input."""
 
