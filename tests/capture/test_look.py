@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import octavo
-from octavo import CaptureError, DataError, PartitionWarning
+from octavo import CaptureError, DataError
 from octavo.capture.export import capture
 
 
@@ -162,8 +162,8 @@ def test_recurrent_layers_of_one_input_follow_its_own_sizes():
 
     net = Second().eval()
     data = [(torch.randn(n, m, 8), torch.randn(n, m, 8)) for n, m in ((5, 11), (3, 14))]
-    with pytest.warns(PartitionWarning, match="rnn/gru"):
-        fast = octavo.quantize(net, data).compile()
+    fast = octavo.quantize(net, data).compile()
+    assert fast.in_pytorch == ()
     for x, y in [*data, (torch.randn(2, 4, 8), torch.randn(7, 6, 8))]:
         assert octavo.sqnr(net(x, y), fast(x, y)) > 40
 
@@ -285,3 +285,27 @@ def test_states_of_another_batch_are_not_read_beyond_their_end():
         graph, _ = capture(net, (torch.randn(2, 6, 8), torch.randn(2, 6, 8)))
         x, y = torch.randn(2, 6, 8), torch.randn(2, 6, 8)
         torch.testing.assert_close(graph(x, y)[0], net(x, y))
+
+
+class Kept(nn.Module):
+    """New values after kept ones, under a mask of both, in as many groups as the first call."""
+
+    def forward(self, new, mask, kept):
+        return torch.cat([kept, new], 2) * mask[:, None, :, None]
+
+
+def test_a_size_that_is_the_sum_of_two_others_as_the_calls_show():
+    def call(batch, new, kept):
+        sizes = (batch, 4, new, 8), (batch, new + kept), (batch, 4, kept, 8)
+        return tuple(map(torch.rand, sizes))
+
+    first, second = call(2, 4, 6), call(3, 2, 9)  # 4 new ones, as there are groups, by chance
+    graph, signature = capture(Kept(), first, {}, [(second, {})])
+    assert [shape for _, shape in signature.inputs] == [
+        (None, 4, None, 8),
+        (None, None),
+        (None, 4, None, 8),
+    ]
+    for sizes in ((1, 1, 12), (5, 7, 1)):
+        inputs = call(*sizes)
+        torch.testing.assert_close(graph(*signature.flatten(inputs, {}))[0], Kept()(*inputs))

@@ -77,3 +77,31 @@ def test_before_anything_was_observed_nothing_can_be_chosen():
     sites = match(run_passes(capture(nn.Linear(4, 2), (torch.rand(3, 4),))))
     with pytest.raises(DataError, match="nothing was observed"):
         choose(sites, Ranges(sites))
+
+
+class Attention(nn.Module):
+    """Attention over a free length, masked before the softmax and after it."""
+
+    def forward(self, x, y):
+        p = F.softmax(x @ y.transpose(-1, -2), -1)
+        return p.masked_fill(x[..., :1] > 9, 0.0).unsqueeze(1).squeeze(1) @ y
+
+
+def test_a_softmax_over_a_free_length_is_never_clipped():
+    """Over 100 positions no value is above 0.1, and over one it is 1."""
+    torch.manual_seed(0)
+    calls = [(0.1 * torch.randn(4, n, 8),) * 2 for n in (100, 90)]
+    graph = run_passes(capture(Attention(), calls[0], {}, [(calls[1], {})]))
+    sites = match(graph)
+    ranges = Ranges(sites)
+    ranges.observe(calls[0])
+    operand = next(n for n in sites.graph.graph.nodes if n.name == "masked_fill")
+    assert ranges.extremes([operand])[1] < 0.1
+    assert choose(sites, ranges)[operand].range == pytest.approx((0, 1))
+
+
+def test_a_softmax_over_a_fixed_length_has_the_range_seen():
+    torch.manual_seed(0)
+    x = 0.1 * torch.randn(4, 100, 8)
+    qparams = chosen(Attention(), x, x)
+    assert qparams["masked_fill"].range[1] < 0.1

@@ -78,3 +78,21 @@ def test_a_copy_of_what_is_written_to_later_is_kept():
 def test_only_graphs_have_nodes():
     with pytest.raises(AttributeError):
         remove_identities(nn.Identity())
+
+
+def test_empty_parts_of_a_concatenation_are_left_out():
+    class Cache(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("nothing", torch.empty(0))
+
+        def forward(self, x):
+            alone = torch.cat([self.nothing, x])
+            return alone, torch.cat([self.nothing, x, 2 * x], 1)
+
+    x = torch.rand(3, 4)
+    module = passed(Cache(), x)
+    assert operators(module) == ["mul", "cat"]
+    alone, both = module(x)
+    assert torch.equal(alone, x)
+    assert torch.equal(both, torch.cat([x, 2 * x], 1))

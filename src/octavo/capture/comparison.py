@@ -66,7 +66,10 @@ class Comparison:
             self.equal.append("input{}[{}] == input{}[{}]".format(*first, *second))
         same = dict.fromkeys(others, symbol)
         self.sizes = [[n if n is None else n.xreplace(same) for n in s] for s in self.sizes]
-        self.open = [c for c in (c.xreplace(same) for c in self.open) if c.free_symbols]
+        self.open, self.needed, *self.unexplained = (
+            [c for c in (c.xreplace(same) for c in conditions) if c.free_symbols]
+            for conditions in (self.open, self.needed, *self.unexplained)
+        )
 
     def at(self, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> list[Tensor]:
         """The tensors with other sizes (by symbol); sizes computed from them follow."""

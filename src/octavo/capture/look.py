@@ -104,7 +104,7 @@ def _size(
     compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
 ) -> tuple[dict[Place, str], dict[Place, str]]:
     """Why a size other than the batch is not free, and why it must not be 1."""
-    _tie(compare, tensors, symbol)
+    _tie(compare, calls, tensors, symbol)
     places = compare.places(symbol)
     i, d = places[0]
     size = tensors[i].shape[d]
@@ -113,7 +113,30 @@ def _size(
         if reason := _reason(compare, one, outputs, places):
             not_one = dict.fromkeys(places, reason)
     sizes = [*(c[i].shape[d] for c in calls), size + 1, size - 1, 2 * size, size // 2]
-    return _other(compare, tensors, symbol, sizes), not_one
+    fixed = _other(compare, tensors, symbol, sizes)
+    if fixed and _agrees_as_called(compare, calls, tensors, symbol):
+        return {}, not_one
+    return fixed, not_one
+
+
+def _agrees_as_called(
+    compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
+) -> bool:
+    """Whether the model runs at no other value of a size alone, but the graph is right in a call.
+
+    The size of a mask, say, is the sum of two others: they change together, as the data show.
+    """
+    if any(
+        _runs(compare, tensors, symbol, [n for c in calls if (n := compare.sizes_of(c)[symbol])])
+    ):
+        return False
+    i, d = compare.places(symbol)[0]
+    for call in calls:
+        if call[i].shape[d] != tensors[i].shape[d]:
+            with contextlib.suppress(Exception):  # the model does not take it with few samples
+                other = compare.at(tensors, compare.sizes_of(call))
+                return not _reason(compare, other, compare.expected(other), [])
+    return False
 
 
 def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]:
@@ -178,11 +201,17 @@ def _together(
     return places, _reason(compare, other, outputs, places)
 
 
-def _tie(compare: Comparison, tensors: Sequence[Tensor], symbol: Any) -> None:
-    """Change a size together with all that are the same, if the model takes no other size alone."""
-    have = compare.sizes_of(tensors)
+def _tie(
+    compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
+) -> None:
+    """Change a size together with all that are the same, if the model takes no other size alone.
+
+    The same in every call: sizes that the data have shown to differ are not tied.
+    """
+    have, seen = compare.sizes_of(tensors), [*map(compare.sizes_of, calls)]
     size = have[symbol]
-    others = [s for s, n in have.items() if n == size and s is not symbol and s.is_Symbol]
+    alike = {s for s, n in have.items() if n == size and all(c[s] == c[symbol] for c in seen)}
+    others = [s for s in have if s in alike and s is not symbol and s.is_Symbol]
     if others and not any(_runs(compare, tensors, symbol, [size + 1, size - 1, 2 * size])):
         compare.tie(symbol, others)
 
@@ -193,7 +222,7 @@ def _few(
     """A call with few samples but more than one, where the model takes it, and its outputs."""
     first = calls[0]
     if batch is not None:
-        _tie(compare, first, batch)
+        _tie(compare, calls, first, batch)
         i = compare.places(batch)[0][0]
         size = first[i].shape[0]
         few = SEVERAL if size > 1 else 2

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import fx
 
 from ..calibrate.ranges import Ranges
+from ..graph.operators import Kind, is_operator, operator_of
 from ..graph.qparams import ACTIVATION, SYMMETRIC_ACTIVATION, QParams, QSpec, choose_qparams
-from ..graph.tensors import constant, is_constant
+from ..graph.tensors import constant, is_constant, value_of
 from ..sites.sites import Sites
 
 aten = torch.ops.aten
@@ -50,11 +52,35 @@ def qparams_of_group(
     if spec.symmetric and extremes[0] >= 0:
         spec = ACTIVATION  # whose zero_point is 0 as well, with all 256 integers in use
     low, high = clipped(spec)
-    qparams = choose_qparams(low, min(high, _clip_max(sites, name)), spec)
+    high = max(min(high, _clip_max(sites, name)), _least_high(sites, name))
+    qparams = choose_qparams(low, high, spec)
     nearly = qparams.asymmetry < NEARLY_SYMMETRIC
     if name in sites.demand.may_be_signed and not qparams.spec.symmetric and nearly:
         return choose_qparams(*clipped(SYMMETRIC_ACTIVATION), SYMMETRIC_ACTIVATION)
     return qparams
+
+
+def _least_high(sites: Sites, name: fx.Node) -> float:
+    """The least number that must not be clipped: 1 of a softmax over a free length.
+
+    Over fewer positions than calibration saw, its largest values are larger: 1 over one.
+    """
+    return 1.0 if any(map(_is_softmax_over_a_free_length, sites.groups[name])) else -math.inf
+
+
+def _is_softmax_over_a_free_length(node: Any) -> bool:
+    """Whether a value is a softmax, moved about or masked with zeros."""
+    while isinstance(node, fx.Node) and node.args:
+        if is_operator(node, "softmax", "_safe_softmax"):
+            dimension: Any = node.args[1]
+            return not isinstance(value_of(node).shape[dimension], int)
+        if is_operator(node, "where"):
+            return any(map(_is_softmax_over_a_free_length, node.args[1:3]))
+        moved = operator_of(node).kind in (Kind.LAYOUT, Kind.REPEATING)
+        if not moved and not is_operator(node, "masked_fill", "dropout", "clone"):
+            return False
+        node = node.args[0]
+    return False
 
 
 def _clip_max(sites: Sites, name: fx.Node) -> float:

@@ -1,4 +1,6 @@
-"""Operators that do nothing at inference: dropout, identity, contiguous, checks."""
+"""Operators that do nothing at inference: dropout, identity, contiguous, checks; empty parts."""
+
+from typing import Any
 
 import torch
 from torch import fx
@@ -46,3 +48,16 @@ def remove_identities(module: fx.GraphModule) -> None:
             module.graph.erase_node(node)
         elif node.target in VIEWS:
             node.target = VIEWS[node.target]
+        elif node.target is aten.cat.default:
+            _drop_empty_parts(node)
+
+
+def _drop_empty_parts(cat: fx.Node) -> None:
+    """Leave out tensors of shape (0,), which PyTorch ignores: caches begin with them."""
+    parts: Any = cat.args[0]
+    full = [p for p in parts if tuple(p.meta["val"].shape) != (0,)]
+    if full:
+        cat.update_arg(0, full)
+    if len(full) == 1:
+        cat.replace_all_uses_with(full[0])
+        cat.graph.erase_node(cat)
