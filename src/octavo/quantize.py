@@ -178,12 +178,12 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
         config.memory,
     )
     steps: tuple[Step, ...] = ()
-    if any(s.equalize for s in sites.settings.values()):
-        sites, steps = equalize_if_better(sites, samples)
     if config.activations == "auto":
         assert graph.signature is not None  # captured by torch.export
         compile = partial(compile_graph, signature=graph.signature)
-        sites, tried = choose_activations(sites, samples, compile)
+        sites, steps = choose_activations(sites, samples, compile)
+    if any(s.equalize for s in sites.settings.values()):
+        sites, tried = equalize_if_better(sites, samples)
         steps = (*steps, *tried)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 

@@ -203,8 +203,16 @@ class Sites(Mapping[fx.Node, Site]):
         return dataclasses.replace(self, settings=settings, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
-        """The sites of another form of the graph; `changes` override settings of `config`."""
-        return match(graph, self.patterns, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
+        """The sites of another form of the graph; `changes` override settings of `config`.
+
+        What `with_float` and `with_dynamic` have set is kept, by the names of the nodes.
+        """
+        found = match(graph, self.patterns, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
+        roots = {root.name: root for root in found.rules}
+        reasons = {roots[r.name]: why for r, why in self.reasons.items() if r.name in roots}
+        named = (roots.get(r.name) for r, s in self.settings.items() if s.activations == "dynamic")
+        dynamic = [root for root in named if root is not None]
+        return found.with_dynamic(dynamic).with_float(reasons)
 
 
 def match(

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from octavo import Config, SiteConfig
+from octavo.search import dynamic
+
+
+@pytest.fixture
+def ratio(monkeypatch):
+    """The time of any network over that of the static one: 1 unless set."""
+    known = {"ratio": 1.0, "asked": 0}
+
+    def measured(*_):
+        known["asked"] += 1
+        return known["ratio"]
+
+    monkeypatch.setattr(dynamic, "_time_ratio", measured)
+    return known
+
+
+class Tokens(nn.Module):
+    """Linear layers over tokens of very different size, which one scale does not suit."""
+
+    def __init__(self, width=256):
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        y = self.down(self.up(x).relu())
+        return y / y.norm(dim=-1, keepdim=True)
+
+
+def tokens(count, width=256):
+    return torch.randn(count, 16, width) * torch.logspace(-2, 0, 16)[:, None]
+
+
+def activations(net, data, **settings):
+    """How the inputs of linear layers are rounded, and the steps that the report shows."""
+    report = octavo.quantize(net.eval(), data, config=Config(min_sqnr=0, **settings)).report()
+    rows = [r for r in report.rows if "linear" in r.operator]
+    return {r.path: r.activations for r in rows}, [s for s in report.steps if "linear" in s.method]
+
+
+def test_layers_become_dynamic_where_that_is_more_accurate(ratio):
+    found, (step,) = activations(Tokens(), [tokens(8) for _ in range(3)])
+    assert found == {"up": "dynamic", "down": "dynamic"}
+    assert step.kept and step.after > step.before + 6
+    assert ratio["asked"] > 0
+
+
+def test_and_not_where_that_is_slower(ratio):
+    ratio["ratio"] = 1.2
+    found, (step,) = activations(Tokens(), [tokens(8) for _ in range(3)])
+    assert found == {"up": "static", "down": "static"}
+    assert not step.kept and step.after > step.before + 6  # what it would have been
+
+
+def test_what_an_entry_says_is_left_as_it_is(ratio):
+    sites = {"up": SiteConfig("static"), "down": SiteConfig("float")}
+    found, _ = activations(Tokens(), [tokens(8) for _ in range(3)], sites=sites)
+    assert found == {"up": "static", "down": "float"}
+
+
+@pytest.mark.parametrize("setting", ["static", "dynamic"])
+def test_a_setting_needs_no_trial(ratio, setting):
+    found, steps = activations(Tokens(), [tokens(8) for _ in range(3)], activations=setting)
+    assert (found, steps) == ({"up": setting, "down": setting}, [])
+    assert ratio["asked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("net", "data"),
+    [
+        (Tokens(16), tokens(32, 16)),  # too small to time
+        (nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 900, 4)), None),
+    ],
+)
+def test_small_networks_and_convolutional_ones_are_not_tried(ratio, net, data):
+    data = torch.randn(8, 3, 32, 32) if data is None else data
+    found, steps = activations(net, data)
+    assert set(found.values()) == {"static"}
+    assert steps == [] and ratio["asked"] == 0
+
+
+def test_a_ratio_is_measured_once():
+    calls = []
+
+    def compile(module):
+        calls.append(module)
+        return type("Compiled", (), {"run": lambda self, inputs: None})()
+
+    graphs = [octavo.quantize(nn.Linear(8, n), torch.rand(4, 8)).graph_module for n in (2, 3)]
+    first = dynamic._time_ratio(*graphs, compile, [torch.rand(4, 8)])
+    count = len(calls)
+    assert dynamic._time_ratio(*graphs, compile, [torch.rand(4, 8)]) == first
+    assert len(calls) == count > 0
+    with pytest.raises(AttributeError):
+        dynamic._time_ratio(None, graphs[0], compile, [])
