@@ -54,6 +54,8 @@ def quantize_sharded(
             octavo.save(q, "model.octavo")
 
     shard: this rank's batches, in any form that `octavo.quantize` takes.
+    config: as `octavo.quantize` takes it; activations="auto" counts as "static", since ranks that
+        measure their machines' speed would choose differently.
     timeout: in seconds; how long a rank waits for the others at each of three synchronizations. The
         last wait is while rank 0 converts and tunes.
 
@@ -61,6 +63,8 @@ def quantize_sharded(
     """
     ranks = Ranks(timeout)
     config = as_config(config)
+    if config.activations == "auto":
+        config = dataclasses.replace(config, activations="static")
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
     batches = calls(shard, model)

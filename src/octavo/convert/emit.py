@@ -168,11 +168,15 @@ class GraphEmitter:
             return self.emit(rule)
         (table,), ids = site.int8_weights, fx.map_arg(node.args[1], self.load_float)
         q, scale = self.integers_of(table, 0, bool(site.settings.per_channel))
-        call, width = self.graph.call_function, int(node.meta["val"].shape[-1])
-        column = call(aten.unsqueeze.default, (scale, 1))
-        rows, scales = (call(aten.embedding.default, (t, ids)) for t in (q, column))
-        value = call(ops.dequantize_groups, (rows, scales, width))
-        value.meta = dict(node.meta)
+        create, width = self.graph.create_node, int(node.meta["val"].shape[-1])
+        column = self.graph.call_function(aten.unsqueeze.default, (scale, 1))
+        rows, scales = (  # named like the table, for messages about ids that are not in it
+            create("call_function", aten.embedding.default, (t, ids), name=node.name)
+            for t in (q, column)
+        )
+        value = self.graph.call_function(ops.dequantize_groups, (rows, scales, width))
+        for n in (rows, scales, value):
+            n.meta = dict(node.meta)
         self.copies[node] = value
         return value
 
