@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -158,8 +159,10 @@ def _time_ratio(
 ) -> float:
     """The time of `a` over that of `b` in the engine, measured once for graphs of their shapes."""
     key = (graph_text(a.graph), graph_text(b.graph), *(str(tuple(t.shape)) for t in inputs))
-    for _ in range(REPEATS):  # compiled anew: where memory lies makes some percent
-        if _RATIOS.get(key, math.inf) > MOST_TIME:
+    if key not in _RATIOS:
+        ratios = []
+        for _ in range(REPEATS):  # compiled anew: where memory lies makes some percent
             first, second = (partial(compile(module).run, inputs) for module in (a, b))
-            _RATIOS[key] = min(time_ratio(first, second), _RATIOS.get(key, math.inf))
+            ratios.append(time_ratio(first, second))
+        _RATIOS[key] = statistics.mean(ratios)
     return _RATIOS[key]
