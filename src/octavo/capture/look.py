@@ -113,23 +113,16 @@ def _size(
         if reason := _reason(compare, one, outputs, places):
             not_one = dict.fromkeys(places, reason)
     sizes = [*(c[i].shape[d] for c in calls), size + 1, size - 1, 2 * size, size // 2]
-    fixed = _other(compare, tensors, symbol, sizes)
-    if fixed and _agrees_as_called(compare, calls, tensors, symbol):
-        return {}, not_one
-    return fixed, not_one
+    return _other(compare, tensors, symbol, sizes, calls), not_one
 
 
 def _agrees_as_called(
     compare: Comparison, calls: Sequence[list[Tensor]], tensors: Sequence[Tensor], symbol: Any
 ) -> bool:
-    """Whether the model runs at no other value of a size alone, but the graph is right in a call.
+    """Whether the graph is right at the sizes of another call, all changed at once.
 
     The size of a mask, say, is the sum of two others: they change together, as the data show.
     """
-    if any(
-        _runs(compare, tensors, symbol, [n for c in calls if (n := compare.sizes_of(c)[symbol])])
-    ):
-        return False
     i, d = compare.places(symbol)[0]
     for call in calls:
         if call[i].shape[d] != tensors[i].shape[d]:
@@ -259,9 +252,16 @@ def _runs(
 
 
 def _other(
-    compare: Comparison, tensors: Sequence[Tensor], symbol: Any, sizes: Sequence[int]
+    compare: Comparison,
+    tensors: Sequence[Tensor],
+    symbol: Any,
+    sizes: Sequence[int],
+    calls: Sequence[list[Tensor]] = (),
 ) -> dict[Place, str]:
-    """Why a size is not free: the first larger and smaller ones that the model takes tell."""
+    """Why a size is not free: the first larger and smaller ones that the model takes tell.
+
+    calls: those that tell where the model takes no other size alone.
+    """
     places = compare.places(symbol)
     i, d = places[0]
     size = tensors[i].shape[d]
@@ -272,7 +272,7 @@ def _other(
     for other, outputs in filter(None, runs):
         if reason := _reason(compare, other, outputs, places):
             return dict.fromkeys(places, reason)
-    if any(runs):
+    if any(runs) or _agrees_as_called(compare, calls, tensors, symbol):
         return {}
     reason = f"the model itself ran at none of the other sizes tried ({', '.join(map(str, sizes))})"
     return dict.fromkeys(places, reason)

@@ -160,13 +160,7 @@ class _Unrounded(Interpreter):
     """Runs a graph without rounding its activations."""
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        rounds = target in (
-            ops.quantize,
-            ops.dequantize,
-            ops.quantize_groups,
-            ops.dequantize_groups,
-        )
-        if rounds and args[0].is_floating_point():
+        if target in _ROUNDING and args[0].is_floating_point():
             return args[0]
         return super().call_function(target, args, kwargs)
 

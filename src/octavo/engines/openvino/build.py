@@ -219,7 +219,8 @@ class Builder:
         lower = TABLE.get(target) or functools.partial(WEIGHTED[target], self)
         try:
             value = self.named(lower(*args, **kwargs), node)
-            self.guards += [(full_name(node), g) for g in inside(target, args)]
+            if not _is_scale_of_rows(node):  # whose ids are those of the rows
+                self.guards += [(full_name(node), g) for g in inside(target, args)]
         # raised by openvino, by numpy, and by entries for arguments that they do not take
         except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError) as e:
             raise Unsupported(f"{describe(node)}: {e}") from e
@@ -244,6 +245,10 @@ class Builder:
             value.friendly_name = full_name(node)
             return value.output(0)
         return value
+
+
+def _is_scale_of_rows(node: fx.Node) -> bool:
+    return any(u.target is ops.dequantize_groups and u.args[1] is node for u in node.users)
 
 
 def _part_of_rounding(node: fx.Node) -> None:
