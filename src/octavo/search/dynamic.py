@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from ..calibrate.ranges import Ranges
 from ..calibrate.samples import Samples
-from ..convert import Emission, QuantizedWeights, convert
+from ..convert import Emission
 from ..engines.base import EngineModel
 from ..graph.operators import is_operator
 from ..graph.tensors import constant
@@ -28,6 +28,7 @@ from ..graph.verify import graph_text
 from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
 from ..tune.equalize import equalize
+from ..tune.tune import convert_with_few
 from .latency import time_ratio
 from .sensitivity import rounding_noise
 
@@ -143,11 +144,7 @@ def _tried(sites: Sites, samples: Samples, reference: FloatReference) -> _Trial:
     equalizes = any(s.equalize for s in sites.settings.values())
     graph = equalize(sites, samples.tuning) if equalizes else None
     form = sites if graph is None else sites.on(graph)
-    ranges = Ranges(form, observer="minmax")  # of few samples, extremes are better
-    for inputs in samples.tuning:
-        ranges.observe(inputs)
-    weights = QuantizedWeights(form.graph.module, form.weight_spec)
-    emission = convert(form, ranges, weights)
+    emission = convert_with_few(form, samples)
     return _Trial(sites, emission, reference.noise(emission.module).sqnr)
 
 

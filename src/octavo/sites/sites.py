@@ -183,9 +183,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     def with_float(self, reasons: Mapping[fx.Node, str]) -> Sites:
         """The same sites, with these also in float, for these reasons."""
-        reasons = {**self.reasons, **reasons}
-        demand = find_demand(self.context, _not_static(reasons, self.settings))
-        return dataclasses.replace(self, reasons=reasons, demand=demand)
+        return self._with(reasons, ())
 
     @cached_property
     def may_be_dynamic(self) -> tuple[fx.Node, ...]:
@@ -197,10 +195,14 @@ class Sites(Mapping[fx.Node, Site]):
 
     def with_dynamic(self, roots: Collection[fx.Node]) -> Sites:
         """The same sites, with dynamic activations in these."""
-        dynamic = {r: dataclasses.replace(self.settings[r], activations="dynamic") for r in roots}
-        settings = {**self.settings, **dynamic}
-        demand = find_demand(self.context, _not_static(self.reasons, settings))
-        return dataclasses.replace(self, settings=settings, demand=demand)
+        return self._with({}, roots)
+
+    def _with(self, reasons: Mapping[fx.Node, str], dynamic: Iterable[fx.Node]) -> Sites:
+        reasons = {**self.reasons, **reasons}
+        changed = {r: dataclasses.replace(self.settings[r], activations="dynamic") for r in dynamic}
+        settings = {**self.settings, **changed}
+        demand = find_demand(self.context, _not_static(reasons, settings))
+        return dataclasses.replace(self, settings=settings, reasons=reasons, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
         """The sites of another form of the graph; `changes` override settings of `config`.
@@ -212,7 +214,7 @@ class Sites(Mapping[fx.Node, Site]):
         reasons = {roots[r.name]: why for r, why in self.reasons.items() if r.name in roots}
         named = (roots.get(r.name) for r, s in self.settings.items() if s.activations == "dynamic")
         dynamic = [root for root in named if root is not None]
-        return found.with_dynamic(dynamic).with_float(reasons)
+        return found._with(reasons, dynamic)
 
 
 def match(

@@ -95,19 +95,22 @@ def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Ste
         return sites, ()
     few = samples.subset(TRIAL_SAMPLES)
     reference = FloatReference(sites.graph.module, few.measuring)
-    before, after = (_trial(sites.on(form), few, reference) for form in (sites.graph, graph))
+    equalized = sites.on(graph)
+    before, after = (_trial(form, few, reference) for form in (sites, equalized))
     step = judged("equalization", before, after, EQUALIZED_GAINS)
-    return sites.on(graph) if step.kept else sites, (step,)
+    return equalized if step.kept else sites, (step,)
 
 
 def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
-    """The output's noise, biases corrected, with only the samples to tune on as calibration data.
+    """The output's noise, biases corrected, calibrated with the samples to tune on alone."""
+    methods = ["correct_biases"] if sites.config.correct_biases else []
+    emission = convert_with_few(sites, samples)
+    return reference.noise(tuned_by(emission, methods, samples).module)
 
-    With so few samples, extremes are better than histograms.
-    """
+
+def convert_with_few(sites: Sites, samples: Samples) -> Emission:
+    """For a trial: with the extremes of a few samples, which are better than their histograms."""
     ranges = Ranges(sites, observer="minmax")
     for inputs in samples.tuning:
         ranges.observe(inputs)
-    weights = QuantizedWeights(sites.graph.module, sites.weight_spec)
-    methods = ["correct_biases"] if sites.config.correct_biases else []
-    return reference.noise(tuned_by(convert(sites, ranges, weights), methods, samples).module)
+    return convert(sites, ranges, QuantizedWeights(sites.graph.module, sites.weight_spec))
