@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import FormatError
+from ..recurrent import Layers
 
 aten = torch.ops.aten
 
@@ -50,33 +51,22 @@ KINDS = {
 def layers(kind: str) -> Callable[..., tuple[Tensor, ...]]:
     """A function with the arguments and outputs of `aten.<kind>.input`, in evaluation."""
 
-    def run(
-        x: Tensor,
-        states: Any,
-        weights: Sequence[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> tuple[Tensor, ...]:
+    def run(*args: Any) -> tuple[Tensor, ...]:
+        call = Layers(*args)
+        x, weights, states = call.x, call.weights, call.states
         hidden, cell = states if kind == "lstm" else (states, states)
         if hidden.shape[-1] != cell.shape[-1]:
             raise FormatError("ONNX has no LSTM with proj_size; use compile('openvino')")
-        directions = 2 if bidirectional else 1
-        each = len(weights) // (num_layers * directions)
-        x = x.transpose(0, 1) if batch_first else x
+        x = x.transpose(0, 1) if call.batch_first else x
         ends = []
-        for i in range(num_layers):
-            own = slice(i * directions, (i + 1) * directions)
-            group = [weights[d * each : (d + 1) * each] for d in range(own.start, own.stop)]
-            w, r, b = _as_onnx(KINDS[kind], group, has_biases)
+        for i in range(call.num_layers):
+            own, group = call.of(i)
+            w, r, b = _as_onnx(KINDS[kind], group, call.has_biases)
             size = weights[1].shape[1]
             y, *end = recurrent(x, w, r, b, hidden[own], cell[own], kind, size)
             x = y.transpose(1, 2).flatten(2)
             ends.append(end if kind == "lstm" else end[:1])
-        x = x.transpose(0, 1) if batch_first else x
+        x = x.transpose(0, 1) if call.batch_first else x
         return x, *(torch.cat(state) for state in zip(*ends, strict=True))
 
     return run

@@ -15,6 +15,7 @@ import numpy as np
 import openvino.opset15 as ov
 from openvino import Output
 
+from ..recurrent import Layers
 from .table import Unsupported, lowers
 from .values import ints
 
@@ -58,36 +59,24 @@ KINDS = {
 }
 
 
-def _layers(
-    kind: str,
-    x: Output,
-    states: Any,
-    weights: Sequence[Output],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> list[Output]:
+def _layers(kind: str, *args: Any) -> list[Output]:
     """All layers of nn.LSTM, GRU or RNN: the outputs, and the last state (two of an LSTM)."""
-    if not isinstance(has_biases, bool):
+    call = Layers(*args)
+    if not isinstance(call.has_biases, bool):
         raise Unsupported("packed sequences")
-    first = list(states) if kind == "lstm" else [states]
-    directions = 2 if bidirectional else 1
-    each = len(weights) // (num_layers * directions)
-    if each != (4 if has_biases else 2):
+    first = list(call.states) if kind == "lstm" else [call.states]
+    if call.each != (4 if call.has_biases else 2):
         raise Unsupported("projections of the state")
-    x = x if batch_first else _swapped(x)
+    x = call.x if call.batch_first else _swapped(call.x)
     ends: list[list[Output]] = []
-    for layer in range(num_layers):
-        own = range(layer * directions, (layer + 1) * directions)
-        parts = [KINDS[kind].parts(weights[i * each : (i + 1) * each]) for i in own]
+    for layer in range(call.num_layers):
+        own, group = call.of(layer)
+        parts = [KINDS[kind].parts(weights) for weights in group]
         starts = [_swapped(_rows(s, own.start, own.stop)) for s in first]
         y, *last = _layer(KINDS[kind], x, starts, parts)
         x = ov.reshape(ov.transpose(y, ints([0, 2, 1, 3])), ints([0, 0, -1]), True).output(0)
         ends.append([_swapped(state) for state in last])
-    outputs = x if batch_first else _swapped(x)
+    outputs = x if call.batch_first else _swapped(x)
     return [outputs, *(ov.concat(list(s), 0).output(0) for s in zip(*ends, strict=True))]
 
 
