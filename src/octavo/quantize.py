@@ -48,6 +48,7 @@ from .report import make_report
 from .search.dynamic import choose_activations
 from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
 from .search.latency import choose_for_latency
+from .search.recurrent import choose_integer_layers
 from .sites.sites import Sites, match
 from .tune.tune import Tuned, equalize_if_better, tune
 
@@ -182,6 +183,8 @@ def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
         assert graph.signature is not None  # captured by torch.export
         compile = partial(compile_graph, signature=graph.signature)
         sites, steps = choose_activations(sites, samples, compile)
+        sites, tried = choose_integer_layers(sites, samples, compile)
+        steps = (*steps, *tried)
     if any(s.equalize for s in sites.settings.values()):
         sites, tried = equalize_if_better(sites, samples)
         steps = (*steps, *tried)

@@ -16,7 +16,7 @@ def ratio(monkeypatch):
         known["asked"] += 1
         return known["ratio"]
 
-    monkeypatch.setattr(dynamic, "_time_ratio", measured)
+    monkeypatch.setattr(dynamic, "compiled_time_ratio", measured)
     return known
 
 
@@ -82,19 +82,3 @@ def test_small_networks_and_convolutional_ones_are_not_tried(ratio, net, data):
     found, steps = activations(net, data)
     assert set(found.values()) == {"static"}
     assert steps == [] and ratio["asked"] == 0
-
-
-def test_a_ratio_is_measured_once():
-    calls = []
-
-    def compile(module):
-        calls.append(module)
-        return type("Compiled", (), {"run": lambda self, inputs: None})()
-
-    graphs = [octavo.quantize(nn.Linear(8, n), torch.rand(4, 8)).graph_module for n in (2, 3)]
-    first = dynamic._time_ratio(*graphs, compile, [torch.rand(4, 8)])
-    count = len(calls)
-    assert dynamic._time_ratio(*graphs, compile, [torch.rand(4, 8)]) == first
-    assert len(calls) == count > 0
-    with pytest.raises(AttributeError):
-        dynamic._time_ratio(None, graphs[0], compile, [])

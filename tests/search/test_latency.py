@@ -179,3 +179,19 @@ def test_both_are_called_equally_often():
 def test_an_unknown_aim_is_refused():
     with pytest.raises(octavo.ConfigError, match="optimize='speed'"):
         Config(optimize="speed")
+
+
+def test_a_ratio_is_measured_once():
+    calls = []
+
+    def compile(module):
+        calls.append(module)
+        return type("Compiled", (), {"run": lambda self, inputs: None})()
+
+    graphs = [octavo.quantize(nn.Linear(8, n), torch.rand(4, 8)).graph_module for n in (2, 3)]
+    first = latency.compiled_time_ratio(*graphs, compile, [torch.rand(4, 8)])
+    count = len(calls)
+    assert latency.compiled_time_ratio(*graphs, compile, [torch.rand(4, 8)]) == first
+    assert len(calls) == count > 0
+    with pytest.raises(AttributeError):
+        latency.compiled_time_ratio(None, graphs[0], compile, [])

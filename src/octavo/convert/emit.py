@@ -7,7 +7,7 @@ form is emitted at most once, when an operator first reads it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..errors import ConversionError
 from ..graph import ops
 from ..graph.names import describe, own_path, plain_path
 from ..graph.qparams import QParams
+from ..graph.recurrent import is_made, rounded_lstm
 from ..graph.tensors import attribute, constant, is_constant, set_buffer
 from ..graph.verify import checkpoint
 from ..sites.rules.base import Rule
@@ -180,6 +181,35 @@ class GraphEmitter:
         self.copies[node] = value
         return value
 
+    def emit_rounded_lstm(self, rule: Rule) -> fx.Node:
+        """One layer of an LSTM on integers, its state rounded like its outputs."""
+        node, (x, y) = rule.operator, self.sites[rule.root].int8_inputs
+        given: Any = node.args
+        h, c = map(self.load_float, given[1])
+        if not is_made(h):  # 0 needs no rounding
+            q = self.quantize(y, h)
+            h = self.dequantize(q)
+        ratio = float(self.qparams[y].scale / self.qparams[x].scale)
+        pairs = zip(*[iter(rule.weights())] * 2, strict=True)
+        int8 = {n: d for w, r in pairs for n, d in self.weights_beside(node, w, r, ratio)}
+        weights = [int8[n] if n in int8 else self.load_float(n) for n in given[2]]
+        flags = (given[3], *given[7:9])
+        args = (self.load_dequantized(x), [h, c], weights, *flags, *self.integers_for(y)[:4])
+        value = self.copies[node] = self.graph.call_function(rounded_lstm, args)
+        value.meta = dict(node.meta)
+        return value
+
+    def weights_beside(
+        self, layer: fx.Node, w: fx.Node, r: fx.Node, ratio: float
+    ) -> Iterator[tuple[fx.Node, fx.Node]]:
+        """Weights of inputs and state of an LSTM, each with its dequantized form for this layer."""
+        both = self.weights.beside(str(w.target), str(r.target), ratio)
+        for n, (integers, scale) in zip((w, r), both, strict=True):
+            path = f"{n.target}_{layer.name}"
+            q = self.tensor(f"{path}_int8", integers)
+            s = self.tensor(f"{path}_scale", scale)
+            yield n, self.graph.call_function(ops.dequantize, (q, s, None, 0))
+
     def rounded_inputs(self, site: Site) -> dict[fx.Node, fx.Node]:
         """The inputs that a site reads rounded, dequantized."""
         if site.activations == "dynamic":
@@ -310,15 +340,19 @@ class GraphEmitter:
 
     def quantize(self, node: fx.Node, value: fx.Node) -> fx.Node:
         """A quantize of `value`; its scale is stored once for all values that share it."""
+        given = self.integers_for(node)
+        q = self.graph.call_function(ops.quantize, (value, *given))
+        self.integers[q] = given[:2]
+        return q
+
+    def integers_for(self, node: fx.Node) -> tuple[fx.Node, fx.Node, int, int, torch.dtype]:
+        """What a quantize of a value needs: nodes of scale and zero_point, bounds, dtype."""
         p, name = self.qparams.get(node), self.sites.demand.group_of(node).name
         if p is None:
             raise ConversionError(f"no observer for {describe(node)}: nothing asked for its range")
         scale = self.tensor(own_path("ranges", name, "scale"), p.scale)
         zero_point = self.tensor(own_path("ranges", name, "zero_point"), p.zero_point)
-        args = (value, scale, zero_point, p.spec.qmin, p.spec.qmax, p.spec.dtype)
-        q = self.graph.call_function(ops.quantize, args)
-        self.integers[q] = (scale, zero_point)
-        return q
+        return scale, zero_point, p.spec.qmin, p.spec.qmax, p.spec.dtype
 
     def dequantize(self, q: fx.Node) -> fx.Node:
         """The dequantize of integers."""

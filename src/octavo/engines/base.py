@@ -27,6 +27,7 @@ from ..errors import EngineError, RangeWarning, one_line
 from ..graph import ops
 from ..graph.compare import agreement, difference
 from ..graph.interpreter import Interpreter
+from ..graph.recurrent import as_float_layer, rounded_lstm
 
 
 @runtime_checkable
@@ -162,6 +163,8 @@ class _Unrounded(Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target in _ROUNDING and args[0].is_floating_point():
             return args[0]
+        if target is rounded_lstm:
+            target, args = torch.ops.aten.lstm.input, as_float_layer(args)
         return super().call_function(target, args, kwargs)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from . import ops
+from .recurrent import rounded_lstm
 
 
 def scale_faults(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -26,7 +27,7 @@ def scale_faults(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> Iterator[str
     ["the scale of 'quantize_default' is not positive and finite"]
     """
     for node in graph.nodes:
-        if node.target in ops.ALL:
+        if node.target in (*ops.ALL, rounded_lstm):
             yield from _faults(node, tensors)
 
 

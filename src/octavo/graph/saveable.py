@@ -20,6 +20,7 @@ from ..errors import FormatError
 from . import ops
 from .names import describe
 from .op_allowlist import find_overload
+from .recurrent import rounded_lstm
 from .tensors import attribute
 
 # Functions of sizes, and of tuples.
@@ -40,7 +41,10 @@ OWN_OPERATORS = {
     "octavo.dequantize.default": ops.dequantize,
     "octavo.unrounded.default": ops.fuse_in_accumulator,
     "octavo.roundable.default": ops.requantize_hint,
-    **{f"octavo.{op.name().removeprefix('octavo::')}.default": op for op in ops.DYNAMIC},
+    **{
+        f"octavo.{op.name().removeprefix('octavo::')}.default": op
+        for op in (*ops.DYNAMIC, rounded_lstm)
+    },
 }
 # Operators that run graphs inside the graph.
 HIGHER_ORDER = {

@@ -24,6 +24,7 @@ from .einsum import einsum_to_matmul
 from .identity import remove_identities
 from .inline import inline_regions
 from .inplace import remove_in_place
+from .layers import split_lstm_layers
 from .packed import split_packed_linears
 from .windows import repeat_window_masks
 
@@ -41,6 +42,7 @@ PASSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     fold_constants,
     fold_affine_forward,
     split_packed_linears,
+    split_lstm_layers,
 )
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 
@@ -21,23 +20,19 @@ from torch import Tensor, fx
 from ..calibrate.ranges import Ranges
 from ..calibrate.samples import Samples
 from ..convert import Emission
-from ..engines.base import EngineModel
 from ..graph.operators import is_operator
 from ..graph.tensors import constant
-from ..graph.verify import graph_text
 from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
 from ..tune.equalize import equalize
 from ..tune.tune import convert_with_few
-from .latency import time_ratio
+from .latency import Compile, compiled_time_ratio
 from .sensitivity import rounding_noise
 
 Noises = Counter[fx.Node]  # at the output, by the rounding of each value
-Compile = Callable[[fx.GraphModule], EngineModel]
 TRIAL_SAMPLES = 4  # to observe, and as many to measure on
 LEAST_GAIN = 1.0  # dB at the output
 MOST_TIME = 1.05  # of the time with static activations
-REPEATS = 2
 LEAST_SHARE = 0.5  # of the multiply-adds: what linear layers must have for a trial
 LEAST_WORK = 3e6  # multiply-adds a sample: less is too little to time
 MOST_KINDS = 6  # of layers that are tried
@@ -77,13 +72,13 @@ def choose_activations(
         if trial.sqnr < best.sqnr:
             return False
         modules = trial.emission.module, static.emission.module
-        return _time_ratio(*modules, compile, inputs) <= MOST_TIME
+        return compiled_time_ratio(*modules, compile, inputs) <= MOST_TIME
 
     if is_better(plain := try_out(_with_float_products(sites))):
         best = plain
     for names in _noisiest_first(static, noise)[:MOST_KINDS]:
         roots = [r for r in best.sites.may_be_dynamic if r.name in names]
-        trial = try_out(best.sites.with_dynamic(roots))
+        trial = try_out(best.sites.with_activations(dict.fromkeys(roots, "dynamic")))
         highest = max(highest, trial.sqnr)
         best = trial if is_better(trial) else best
     kept = best.sqnr >= static.sqnr + LEAST_GAIN
@@ -146,20 +141,3 @@ def _tried(sites: Sites, samples: Samples, reference: FloatReference) -> _Trial:
     form = sites if graph is None else sites.on(graph)
     emission = convert_with_few(form, samples)
     return _Trial(sites, emission, reference.noise(emission.module).sqnr)
-
-
-_RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same choice each time
-
-
-def _time_ratio(
-    a: fx.GraphModule, b: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]
-) -> float:
-    """The time of `a` over that of `b` in the engine, measured once for graphs of their shapes."""
-    key = (graph_text(a.graph), graph_text(b.graph), *(str(tuple(t.shape)) for t in inputs))
-    if key not in _RATIOS:
-        ratios = []
-        for _ in range(REPEATS):  # compiled anew: where memory lies makes some percent
-            first, second = (partial(compile(module).run, inputs) for module in (a, b))
-            ratios.append(time_ratio(first, second))
-        _RATIOS[key] = statistics.mean(ratios)
-    return _RATIOS[key]

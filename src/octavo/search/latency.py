@@ -8,6 +8,7 @@ conversions around it as by itself.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from ..convert import Emission
 from ..engines.base import EngineModel
 from ..graph.names import full_name, operator_name
 from ..graph.tensors import attribute
+from ..graph.verify import graph_text
 from ..sites.rules.base import Weighted
 from ..sites.sites import Sites
 
@@ -26,6 +28,7 @@ Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
 ROUNDS, SECONDS = 30, 0.5  # at least so many, and for so long
 PROFILED_CALLS = 20
+REPEATS = 2  # of compiling for a comparison
 WORTH_IT = 0.98  # largest share of the time left: a smaller gain is noise
 
 
@@ -156,3 +159,20 @@ def time_ratio(a: Call, b: Call) -> float:
             call()
             least[i] = min(least[i], time.perf_counter() - start)
     return least[0] / least[1]
+
+
+_RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same choice each time
+
+
+def compiled_time_ratio(
+    a: fx.GraphModule, b: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]
+) -> float:
+    """The time of `a` over that of `b` in the engine, measured once for graphs of their shapes."""
+    key = (graph_text(a.graph), graph_text(b.graph), *(str(tuple(t.shape)) for t in inputs))
+    if key not in _RATIOS:
+        ratios = []
+        for _ in range(REPEATS):  # compiled anew: where memory lies makes some percent
+            first, second = (partial(compile(module).run, inputs) for module in (a, b))
+            ratios.append(time_ratio(first, second))
+        _RATIOS[key] = statistics.mean(ratios)
+    return _RATIOS[key]

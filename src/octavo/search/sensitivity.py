@@ -104,7 +104,12 @@ class _Run:
         self.outputs = [y for y in leaves if isinstance(y, Tensor) and y.requires_grad]
 
     def see(self, n: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
-        """Record the rounding error of a value, and make the value require a gradient."""
+        """Record the rounding error of a value, and make the value require a gradient.
+
+        Of a recurrent layer, the error of its outputs.
+        """
+        if isinstance(value, tuple) and n in self.weighted:
+            return (self.see(n, value[0], env), *value[1:])
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         site = self.weighted.get(n)
@@ -131,12 +136,15 @@ class _Run:
             size = site.settings.group_size or env[x].shape[-1]
             values[x] = ops.fake_quantize_groups(env[x], size)
         args, kwargs = fx.map_arg((n.args, n.kwargs), values.__getitem__)
-        return n.target(*args, **kwargs)  # type: ignore[operator]
+        output: Any = n.target(*args, **kwargs)  # type: ignore[operator]
+        return output[0] if isinstance(output, tuple) else output
 
     def probe(self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node]) -> None:
         """Add an estimate of the energy that each error has at the outputs."""
         kept = [(of_values, self.values), (of_weights, self.products)]
         tensors = [value for _, pairs in kept for value, _ in pairs.values()]
+        if not tensors:
+            return
         directions = [torch.randn_like(y) for y in self.outputs]
         gradients = iter(
             torch.autograd.grad(

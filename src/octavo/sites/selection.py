@@ -16,18 +16,19 @@ from .rules.base import Rule
 
 
 def site_settings(
-    config: Config, rules: Mapping[fx.Node, Rule]
+    config: Config, rules: Mapping[fx.Node, Rule], stored: str = "float"
 ) -> tuple[dict[fx.Node, SiteConfig], dict[fx.Node, str]]:
     """The settings of each site, all of them set; and why those are float that are set to be.
 
+    stored: the activations of sites that store int8 weights and compute in float, if none is set.
     Raises ConfigError for an entry that names no site, or no linear layer where it sets dynamic
     activations.
     """
     general = config.of_all_sites
     linear = SiteConfig("dynamic").over(general) if config.activations == "dynamic" else general
-    stored = SiteConfig("float").over(general)
+    float_on_int8 = SiteConfig(stored).over(general)
     settings = {
-        root: linear if rule.may_be_dynamic else stored if rule.stores_int8 else general
+        root: linear if rule.may_be_dynamic else float_on_int8 if rule.stores_int8 else general
         for root, rule in rules.items()
     }
     covered = {root: rule.nodes for root, rule in rules.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from ..site_config import SiteConfig
 from .demand import Demand, find_demand
 from .patterns import DEFAULT_PATTERNS, Handler, Pattern, find_matches
 from .rules.base import Context, PassThrough, Rule, Weighted, is_rule
+from .rules.kinds import Recurrent
 from .selection import site_settings
 
 
@@ -75,7 +76,7 @@ class Site:
         if self.activations != "float":
             return "int8", ""
         stored = "; weights are int8" if self.int8_weights else ""
-        if self.rule.precision == "float":
+        if self.rule.float_reason:
             return "float", self.rule.float_reason + stored
         return "float", f"as set{stored}" if stored else self.rule.undemanded_reason
 
@@ -183,7 +184,7 @@ class Sites(Mapping[fx.Node, Site]):
 
     def with_float(self, reasons: Mapping[fx.Node, str]) -> Sites:
         """The same sites, with these also in float, for these reasons."""
-        return self._with(reasons, ())
+        return self._with(reasons, {})
 
     @cached_property
     def may_be_dynamic(self) -> tuple[fx.Node, ...]:
@@ -193,28 +194,43 @@ class Sites(Mapping[fx.Node, Site]):
         named = (root for root, s in settings.items() if s.activations == "dynamic")
         return tuple(root for root in named if self[root].activations == "static")
 
-    def with_dynamic(self, roots: Collection[fx.Node]) -> Sites:
-        """The same sites, with dynamic activations in these."""
-        return self._with({}, roots)
+    @cached_property
+    def may_be_integer_layers(self) -> tuple[fx.Node, ...]:
+        """The recurrent layers that may multiply integers: none of those that an entry names."""
+        settings, _ = site_settings(self.config, self.rules, stored="static")
+        layers = [root for root, rule in self.rules.items() if isinstance(rule, Recurrent)]
+        return tuple(
+            root
+            for root in layers
+            if settings[root].activations == "static"
+            and self[root].activations == "float"
+            and self.rules[root].quantized_inputs(self.context, False)
+        )
 
-    def _with(self, reasons: Mapping[fx.Node, str], dynamic: Iterable[fx.Node]) -> Sites:
+    def with_activations(self, chosen: Mapping[fx.Node, str]) -> Sites:
+        """The same sites, with "static" or "dynamic" activations in these."""
+        return self._with({}, chosen)
+
+    def _with(self, reasons: Mapping[fx.Node, str], chosen: Mapping[fx.Node, str]) -> Sites:
         reasons = {**self.reasons, **reasons}
-        changed = {r: dataclasses.replace(self.settings[r], activations="dynamic") for r in dynamic}
-        settings = {**self.settings, **changed}
+        settings = dict(self.settings)
+        for root, activations in chosen.items():
+            settings[root] = dataclasses.replace(settings[root], activations=activations)
         demand = find_demand(self.context, _not_static(reasons, settings))
         return dataclasses.replace(self, settings=settings, reasons=reasons, demand=demand)
 
     def on(self, graph: FloatGraph, **changes: object) -> Sites:
         """The sites of another form of the graph; `changes` override settings of `config`.
 
-        What `with_float` and `with_dynamic` have set is kept, by the names of the nodes.
+        What `with_float` and `with_activations` have set is kept, by the names of the nodes.
         """
         found = match(graph, self.patterns, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
         roots = {root.name: root for root in found.rules}
         reasons = {roots[r.name]: why for r, why in self.reasons.items() if r.name in roots}
-        named = (roots.get(r.name) for r, s in self.settings.items() if s.activations == "dynamic")
-        dynamic = [root for root in named if root is not None]
-        return found._with(reasons, dynamic)
+        chosen = {
+            roots[r.name]: str(s.activations) for r, s in self.settings.items() if r.name in roots
+        }
+        return found._with(reasons, chosen)
 
 
 def match(

@@ -13,6 +13,7 @@ from ...graph import ops
 from ...graph.names import own_path
 from ...graph.operators import Kind, is_operator, operator_of
 from ...graph.qparams import ACTIVATION, choose_qparams
+from ...graph.recurrent import rounded_lstm
 from ...graph.tensors import attribute, is_constant, new_attribute
 from ..qdq import Dequantize, Quantize
 from ..unsigned import make_unsigned
@@ -81,7 +82,8 @@ def _dequantize_tables(module: fx.GraphModule) -> None:
 
 
 def _takes_floats(node: fx.Node) -> bool:
-    return operator_of(node).kind is Kind.RECURRENT or is_operator(node, "embedding_bag")
+    is_layer = operator_of(node).kind is Kind.RECURRENT or node.target is rounded_lstm
+    return is_layer or is_operator(node, "embedding_bag")
 
 
 def _rounded(module: fx.GraphModule, hint: Quantize) -> fx.Node:

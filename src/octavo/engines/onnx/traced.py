@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import FormatError
+from ...graph.recurrent import as_float_layer, rounded_lstm
 from . import dynamic
 from .recurrent import KINDS, layers
 
@@ -212,6 +213,7 @@ def _replaced() -> dict[Any, Callable[..., Any]]:
     replace(aten._upsample_bilinear2d_aa, _resize_smoothly)
     replace(aten._upsample_bicubic2d_aa, _resize_smoothly)
     found |= {getattr(aten, kind).input: layers(kind) for kind in KINDS}
+    found[rounded_lstm] = lambda *args: layers("lstm")(*as_float_layer(args))
     return found | dynamic.TRACED
 
 

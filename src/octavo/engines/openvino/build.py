@@ -18,6 +18,7 @@ from ...graph import ops
 from ...graph.names import describe, full_name
 from ...graph.operators import operator_of
 from ...graph.qdq_checks import dynamic_input
+from ...graph.recurrent import rounded_lstm as rounded_lstm_op
 from ...graph.tensors import along, attribute, is_constant
 from ..qdq import Dequantize, Quantize
 from . import (  # noqa: F401  (they fill the table)
@@ -40,6 +41,7 @@ from .faults import (
 )
 from .frontend import OperatorConverter, splice
 from .guards import all_guards, inside
+from .rounded_lstm import rounded_lstm
 from .shapes import size_of
 from .sizes import Real
 from .table import TABLE, Unsupported
@@ -75,6 +77,7 @@ class Builder:
         self.values: dict[fx.Node, Any] = {}
         self.rows: dict[fx.Node, Rows] = {}
         self.guards: list[tuple[str, Output]] = []  # operator that reads by index, if it is right
+        self.layers: set[tuple[int, int]] = set()  # shapes of recurrent layers in integers
         self.group_size = group_size_of(module)  # of dynamic inputs
 
     @property
@@ -200,6 +203,8 @@ class Builder:
             raise Unsupported(f"no entry for {describe(node)}")
         if node.target in ops.DYNAMIC:
             return self.rows_of(node) if is_rows(self.module, node) else _part_of_rounding(node)
+        if node.target is rounded_lstm_op:
+            return rounded_lstm(self, node)
         d = Dequantize.of(self.module, node)
         if d is not None and d.is_weight:
             return weight(self, node)
@@ -375,4 +380,5 @@ CONVOLUTIONS: dict[Any, Callable[..., Any]] = {
     ),
 }
 WEIGHTED = CONVOLUTIONS | {aten.linear: _linear}
-KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in ops.ALL)}  # all that Builder can lower
+OWN = (*ops.ALL, rounded_lstm_op)
+KNOWN = {*TABLE, *WEIGHTED, *(op.overloadpacket for op in OWN)}  # all that Builder can lower

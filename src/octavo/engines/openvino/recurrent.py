@@ -67,16 +67,16 @@ def _layers(kind: str, *args: Any) -> list[Output]:
     first = list(call.states) if kind == "lstm" else [call.states]
     if call.each != (4 if call.has_biases else 2):
         raise Unsupported("projections of the state")
-    x = call.x if call.batch_first else _swapped(call.x)
+    x = call.x if call.batch_first else swapped(call.x)
     ends: list[list[Output]] = []
     for layer in range(call.num_layers):
         own, group = call.of(layer)
         parts = [KINDS[kind].parts(weights) for weights in group]
-        starts = [_swapped(_rows(s, own.start, own.stop)) for s in first]
+        starts = [swapped(_rows(s, own.start, own.stop)) for s in first]
         y, *last = _layer(KINDS[kind], x, starts, parts)
-        x = ov.reshape(ov.transpose(y, ints([0, 2, 1, 3])), ints([0, 0, -1]), True).output(0)
-        ends.append([_swapped(state) for state in last])
-    outputs = x if call.batch_first else _swapped(x)
+        x = joined(y)
+        ends.append([swapped(state) for state in last])
+    outputs = x if call.batch_first else swapped(x)
     return [outputs, *(ov.concat(list(s), 0).output(0) for s in zip(*ends, strict=True))]
 
 
@@ -87,16 +87,23 @@ def _layer(
     parts: Sequence[tuple[Output, Output, Output]],
 ) -> list[Output]:
     """One layer, x of (batch, length, features) and states of (batch, directions, size)."""
-    w, r, b = (
+    weights = (
         ov.concat([ov.unsqueeze(t, ints([0])) for t in directions], 0)
         for directions in zip(*parts, strict=True)
     )
+    return sequence(kind, x, states, tuple(weights), len(parts) > 1)
+
+
+def sequence(
+    kind: Kind, x: Output, states: Sequence[Output], weights: Sequence[Any], bidirectional: bool
+) -> list[Output]:
+    """One layer; weights: w, r and b of (directions, gates, ...), in OpenVINO's order of gates."""
     sizes = ov.shape_of(x, "i64")
     batch, length = (ov.gather(sizes, ints([i]), ints([0])) for i in (0, 1))
     lengths = ov.broadcast(length, batch)
     size = states[0].get_partial_shape()[2].get_length()
-    direction = "bidirectional" if len(parts) > 1 else "forward"
-    made = kind.sequence(x, *states, lengths, w, r, b, size, direction, **kind.settings)
+    direction = "bidirectional" if bidirectional else "forward"
+    made = kind.sequence(x, *states, lengths, *weights, size, direction, **kind.settings)
     return [made.output(i) for i in range(1 + len(states))]
 
 
@@ -121,7 +128,12 @@ def _cell(
     return [made.output(i) for i in range(2)] if kind == "lstm" else made
 
 
-def _swapped(x: Output) -> Output:
+def joined(y: Output) -> Output:
+    """(batch, directions, length, size) -> (batch, length, directions * size)."""
+    return ov.reshape(ov.transpose(y, ints([0, 2, 1, 3])), ints([0, 0, -1]), True).output(0)
+
+
+def swapped(x: Output) -> Output:
     """The first two of three dimensions, swapped."""
     return ov.transpose(x, ints([1, 0, 2])).output(0)
 

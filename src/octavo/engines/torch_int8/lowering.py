@@ -20,6 +20,7 @@ from ...errors import EngineError
 from ...graph import ops
 from ...graph.interpreter import observe_values
 from ...graph.qdq_checks import dynamic_input
+from ...graph.recurrent import as_float_layer, rounded_lstm
 from ...graph.tensors import attribute, drop_unread
 from ..base import examples
 from ..qdq import Dequantize, Quantize
@@ -258,6 +259,8 @@ class Lowering:
         for node in self.graph.nodes:
             if node.target in ops.HINTS:
                 node.replace_all_uses_with(node.args[0])
+            elif node.target is rounded_lstm:  # its kernels have float states
+                node.target, node.args = aten.lstm.input, as_float_layer(node.args)
         self.graph.eliminate_dead_code()
         for node in self.sums:
             self.protect(node)

@@ -5,7 +5,7 @@ any other, derive a class from `FloatOp`, `PassThrough`, `Weighted` or `Rule` in
 `register_pattern` also registers rules from outside the package.
 """
 
-from . import conv, elementwise, embedding, kinds, linear, matmul, shape
+from . import conv, elementwise, embedding, kinds, linear, matmul, recurrent, shape
 from .base import Context, FloatOp, PassThrough, Rule, Weighted
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "kinds",
     "linear",
     "matmul",
+    "recurrent",
     "shape",
 ]

@@ -48,6 +48,9 @@ class Emitter(Protocol):
     def emit_rows(self, rule: Rule) -> fx.Node:
         """Gather int8 rows of a table and dequantize them, where the site stores them so."""
 
+    def emit_rounded_lstm(self, rule: Rule) -> fx.Node:
+        """One layer of an LSTM on integers, its state rounded like its outputs."""
+
     def emit_on_integers(self, rule: Rule) -> fx.Node:
         """Copy the node of a site so that it runs on the integers of its input."""
 
