@@ -33,8 +33,9 @@ from .calibrate.ranges import Ranges
 from .calibrate.samples import Samples, keep_samples
 from .capture.export import capture
 from .capture.float_graph import FloatGraph
+from .capture.free_sizes import FreeSizes
 from .capture.probes import with_probes, without_probes
-from .capture.signature import Call
+from .capture.signature import BatchDim, Call
 from .capture.submodules import SubmoduleCalls
 from .config import Config, as_config
 from .convert import QuantizedWeights, convert
@@ -63,6 +64,8 @@ def quantize(
     evaluate: Evaluate | None = ...,
     max_drop: float = ...,
     progress: bool = ...,
+    dynamic_shapes: Any = ...,
+    batch_dim: BatchDim = ...,
 ) -> QuantizedModel:
     """Quantize a whole model."""
 
@@ -91,6 +94,8 @@ def quantize(
     evaluate: Evaluate | None = None,
     max_drop: float = 0.005,
     progress: bool = True,
+    dynamic_shapes: Any = None,
+    batch_dim: BatchDim = "auto",
 ) -> QuantizedModel | QuantizedParts:
     """Quantize a trained float model to int8, calibrated on a few hundred samples.
 
@@ -117,6 +122,13 @@ def quantize(
         better: keep as few operators float as it takes for the number to drop by no more than
         `max_drop`. It should use data outside the calibration data; it is called about ten times.
     progress: show a bar on a terminal during calibration.
+    dynamic_shapes: sizes that may differ from call to call, in the form of torch.export, such as
+        {"x": {0: Dim("batch"), 1: Dim("length", max=512)}}; all others are fixed. By default they
+        are inferred, as said under `data`. Either way the captured graph is compared with the
+        model at other values of these sizes.
+    batch_dim: the dimension of the inputs that counts samples: 0, or 1 for (time, batch, features);
+        None if there is none, so that each call is one sample. By default it is the first or the
+        second dimension, if the outputs show that samples do not influence each other.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
     scale per output channel; operators without a rule stay float and the report says why.
@@ -128,13 +140,16 @@ def quantize(
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
     batches = calls(data, model)
+    free = FreeSizes(dynamic_shapes, batch_dim)
     if submodules is not None:
         if evaluate is not None:
             raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
+        if free != FreeSizes():
+            raise ConfigError("dynamic_shapes and batch_dim are for whole models, not submodules")
         shown = _progress(batches, _length(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 
-    prepared = prepare(model, batches, config)  # capture, passes, match; equalized if that helps
+    prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
     ranges = Ranges(prepared.sites)
     for call in _progress(itertools.chain(prepared.taken, batches), _length(data), progress):
         ranges.observe(prepared.graph.flatten(*call))
@@ -157,11 +172,13 @@ class Prepared:
     steps: tuple[Step, ...]
 
 
-def prepare(model: nn.Module, data: Iterator[Call], config: Config) -> Prepared:
+def prepare(
+    model: nn.Module, data: Iterator[Call], config: Config, free: FreeSizes | None = None
+) -> Prepared:
     """The stages up to observing: capture with the first two calls, passes, match, equalize."""
     first = list(itertools.islice(data, 2))
     try:
-        captured = capture(model, *first[0], first[1:])
+        captured = capture(model, *first[0], first[1:], free)
     except DataError as e:  # the model itself does not take the first call
         raise DataError(
             explain_call(model, first[0], e.__cause__ if isinstance(e.__cause__, Exception) else e)

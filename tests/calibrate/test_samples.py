@@ -9,7 +9,7 @@ from octavo.capture.export import capture
 
 def test_a_subset_is_the_first_samples():
     x = torch.arange(12.0).view(6, 2)
-    few = Samples([[x[:2]], [x[2:4]], [x[4:]]], [[x]], (True,)).subset(3)
+    few = Samples([[x[:2]], [x[2:4]], [x[4:]]], [[x]], (0,)).subset(3)
     assert torch.equal(torch.cat([inputs[0] for inputs in few.tuning]), x[:3])
     assert torch.equal(torch.cat([inputs[0] for inputs in few.measuring]), x[:3])
 
@@ -61,7 +61,14 @@ def test_fewer_samples_are_kept_where_their_values_take_too_much_memory():
 
 def test_only_tensors_with_samples_are_counted_and_cut():
     x, table = torch.rand(5, 2), torch.rand(5, 3)
-    assert count([x, table], (True, False)) == count([table, x], (False, True)) == 5
+    assert count([x, table], (0, None)) == count([table, x], (None, 0)) == 5
     assert count([x, table], ()) == 1
-    few = Samples([[x, table]], [[x, table]], (True, False)).subset(2)
+    few = Samples([[x, table]], [[x, table]], (0, None)).subset(2)
     assert [t.shape[0] for t in few.tuning[0]] == [2, 5]
+
+
+def test_samples_along_another_dimension():
+    x = torch.arange(24.0).view(2, 4, 3)
+    assert count([x], (1,)) == 4
+    few = Samples([[x]], [[x]], (1,)).subset(3)
+    assert torch.equal(few.tuning[0][0], x[:, :3])

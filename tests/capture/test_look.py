@@ -215,15 +215,22 @@ def test_independent_samples_are_found_by_running_some_alone():
     def batch_of(net, *args):
         return capture(net.eval(), args)[1].batch
 
-    assert batch_of(nn.Linear(8, 4), torch.rand(6, 8)) == (True,)
+    assert batch_of(nn.Linear(8, 4), torch.rand(6, 8)) == (0,)
     assert batch_of(Images(), [*torch.rand(4, 3, 8, 8)]) == ()
     assert batch_of(nn.Conv2d(3, 4, 3), torch.rand(3, 8, 8)) == ()  # an image, and no batch
     assert batch_of(Layer(lambda f, x: f(x) - f(x).mean(0)), torch.rand(6, 8)) == ()
     assert batch_of(Layer(lambda f, x: f(x).sum()), torch.rand(6, 8)) == ()
-    time_first = nn.LSTM(8, 4)
-    assert batch_of(time_first, torch.rand(6, 3, 8)) == ()
+    assert batch_of(nn.LSTM(8, 4), torch.rand(6, 3, 8)) == ()  # one size of batch was seen
     both = Layer(lambda f, pair: (f(pair[0]), pair[1] * 2))
-    assert batch_of(both, (torch.rand(6, 8), torch.rand(6))) in ((True, True), (True, False))
+    assert batch_of(both, (torch.rand(6, 8), torch.rand(6))) in ((0, 0), (0, None))
+
+
+def test_samples_may_be_along_the_second_dimension_of_inputs_or_outputs():
+    net = nn.LSTM(8, 4).eval()
+    signature = capture(net, (torch.rand(6, 3, 8),), {}, [((torch.rand(7, 5, 8),), {})])[1]
+    assert signature.batch == (1,)
+    time_first = Layer(lambda f, x: f(x).transpose(0, 1)).eval()  # outputs alone, as for CTC
+    assert capture(time_first, (torch.rand(6, 3, 8),))[1].batch == (0,)
 
 
 class Bag(nn.Module):

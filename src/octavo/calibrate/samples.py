@@ -18,7 +18,7 @@ from .data import batch_size
 COPIES = 4  # of a value while layers are tuned: float, quantized, corrected, and gathered
 
 Inputs = Sequence[Tensor]  # flat inputs of a graph
-Batched = Sequence[bool]  # of each input: whether its first dimension counts samples; () for none
+Batched = Sequence[int | None]  # of each input: the dimension that counts samples; () for none
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,15 @@ class Buffer:
 
 def count(inputs: Inputs, batched: Batched) -> int:
     """How many samples a call has: 1, if its tensors cannot be cut into samples."""
-    sizes = (t.shape[0] for t, cut in zip(inputs, batched, strict=bool(batched)) if cut)
-    return next(sizes, 1)
+    pairs = zip(inputs, batched, strict=bool(batched))
+    return next((t.shape[d] for t, d in pairs if d is not None), 1)
 
 
 def _cut(inputs: Inputs, start: int, stop: int, batched: Batched) -> Inputs:
-    if not any(batched):
-        return [t.clone() for t in inputs]
-    return [(t[start:stop] if cut else t).clone() for t, cut in zip(inputs, batched, strict=True)]
+    return [
+        (t if d is None else t.narrow(d, start, stop - start)).clone()
+        for t, d in zip(inputs, batched or [None] * len(inputs), strict=True)
+    ]
 
 
 def keep_samples(

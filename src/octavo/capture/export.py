@@ -8,25 +8,24 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import itertools
 import keyword
 import logging
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx, nn
-from torch.export import Dim
 
 from ..errors import CaptureError, DataError
 from ..graph.verify import checkpoint
 from .examples import values_of
 from .float_graph import FloatGraph
+from .free_sizes import Attempt, FreeSizes
 from .inplace import evaluate_writes, mutates_views, refuse_state
 from .look import Limits, second_look
 from .results import plain_results
@@ -44,14 +43,15 @@ def capture(
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None = None,
     others: Sequence[Call] = (),
+    free: FreeSizes | None = None,
 ) -> FloatGraph:
     """Export `model`, as it is in eval mode, to a flat graph of ATen operators.
 
     The first dimension of every tensor (the batch) is dynamic, and so are sizes that differ in
     `others`, more calls of the model, and the length of (batch, length) integers, unless the model
-    fixes them. The graph is compared with the model, on the call and at other values of these
-    sizes (see `look`); a size at which they differ is fixed, and `Signature.fixed` says why. The
-    model is left as it was.
+    fixes them, or `free` says something else. The graph is compared with the model, on the call and
+    at other values of these sizes (see `look`); a size at which they differ is fixed, and
+    `Signature.fixed` says why. The model is left as it was.
 
     Raises DataError if the model itself does not take the call, and CaptureError naming the line
     where torch.export stopped, a buffer that forward updates, or the first operator that computes
@@ -65,16 +65,18 @@ def capture(
     bound = [bound_arguments(forward, *c) for c in ((args, kwargs or {}), *others)]
     tensors = [[t for t in pytree.tree_leaves(c) if isinstance(t, Tensor)] for _, c in bound]
     alike = [c for c in tensors if [t.dim() for t in c] == [t.dim() for t in tensors[0]]]
+    free = free or FreeSizes()
     fixed: dict[tuple[int, int], str] = {}
     failed: CaptureError | None = None  # then the model is called once before it is traced
     while True:
-        program = _export(model, forward, [arguments for arguments, _ in bound], fixed, failed)
+        attempts = free.attempts([arguments for arguments, _ in bound], fixed)
+        program = _export(model, forward, attempts, failed)
         module, signature = _graph(program, forward, bound[0][1])
         if specialised := _specialised(signature, alike, fixed):
             fixed |= specialised
             continue
         try:
-            look = second_look(model, module, signature, alike)
+            look = second_look(model, module, signature, alike, free.batch_dim)
         except CaptureError as e:
             if failed is not None:
                 raise failed from e
@@ -90,10 +92,12 @@ def capture(
         shapes=look.shapes[:MOST_SHAPES],
         values=tuple(map(values_of, zip(*alike, strict=True))),
         batch=look.batch,
-        branches=look.branches,
+        branches=(*look.branches, *free.bounds(bound[0][0])),
     )
     checkpoint(module, "capture")
-    return FloatGraph(*widened(*plain_results(module, signature)))
+    graph = FloatGraph(*widened(*plain_results(module, signature)))
+    free.check(bound[0][0], graph.signature.inputs, fixed)
+    return graph
 
 
 def _graph(
@@ -129,24 +133,15 @@ def _specialised(
 def _export(
     model: nn.Module,
     forward: inspect.Signature,
-    calls: Sequence[dict[str, Any]],
-    fixed: Limits,
+    attempts: Sequence[Attempt],
     failed: CaptureError | None,
 ):
     """torch.export with as many dynamic sizes as the model allows; see `capture`.
 
-    A first dimension of 1 is doubled, since 1 would be specialised, unless the model does not take
-    that: it may count the layers of a state. What forward makes on its first call, a
-    table or a mask, is made by a call before tracing if it cannot be made while tracing, or
-    if that has `failed`.
+    What forward makes on its first call, a table or a mask, is made by a call before tracing if it
+    cannot be made while tracing, or if that has `failed`.
     """
-    arguments = calls[0]
-    alike = [o for o in calls[1:] if _structures(o) == _structures(arguments)]
-    widest = _free(fixed, arguments, alike, _token_lengths(arguments))
-    batch = _free(fixed, arguments, (), set())
-    doubled = _doubled(fixed, arguments)
-    attempts = [(doubled, widest), (arguments, widest)] if widest != batch else []
-    attempts += [(doubled, batch), (arguments, batch), (arguments, None)]
+    arguments = attempts[-1][0]
     reason: Exception | None = failed
     if reason is None:
         try:
@@ -166,9 +161,7 @@ def _export(
             raise failed or CaptureError(_explain(model, reason)) from reason
 
 
-def _first_export(
-    model: nn.Module, forward: inspect.Signature, attempts: Sequence[tuple[dict[str, Any], Any]]
-):
+def _first_export(model: nn.Module, forward: inspect.Signature, attempts: Sequence[Attempt]):
     """The first of the attempts, pairs of arguments and dynamic shapes, that torch.export takes."""
     first: Exception | None = None
     for values, shapes in attempts:
@@ -182,51 +175,6 @@ def _first_export(
             first = first or e
     assert first is not None
     raise first
-
-
-def _map_tensors(fn: Callable[..., Any], arguments: dict[str, Any], *others: Any) -> Any:
-    """`fn(number of the tensor, tensor, the same of the others)` for each tensor, else None."""
-    count = itertools.count()
-    return pytree.tree_map(
-        lambda leaf, *more: fn(next(count), leaf, *more) if isinstance(leaf, Tensor) else None,
-        arguments,
-        *others,
-    )
-
-
-def _doubled(fixed: Limits, arguments: dict[str, Any]) -> dict[str, Any]:
-    count = itertools.count()
-
-    def double(t: Tensor) -> Tensor:
-        single = (next(count), 0) not in fixed and t.dim() and t.shape[0] == 1
-        return t.expand(2, *t.shape[1:]).clone() if single else t
-
-    doubled: dict[str, Any] = pytree.tree_map_only(Tensor, double, arguments)
-    return doubled
-
-
-def _structures(arguments: dict[str, Any]) -> Any:
-    leaves, spec = pytree.tree_flatten(arguments)
-    return spec, [leaf.dim() if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves]
-
-
-def _token_lengths(arguments: dict[str, Any]) -> set[int]:
-    tensors = [t for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
-    return {t.shape[1] for t in tensors if t.dim() == 2 and not t.is_floating_point()} - {1}
-
-
-def _free(
-    fixed: Limits, arguments: dict[str, Any], others: Sequence[dict[str, Any]], tokens: set[int]
-) -> Any:
-    """Dynamic dimensions: the batch, those that differ, and the second if as long as token ids."""
-
-    def dims(i: int, t: Tensor, *rest: Tensor) -> dict[int, Any] | None:
-        differ = {d for o in rest for d in range(t.dim()) if o.shape[d] != t.shape[d]}
-        length = {1} if t.dim() > 1 and t.shape[1] in tokens else set()
-        free = {0} | differ | length if t.dim() else set()
-        return dict.fromkeys(sorted(d for d in free if (i, d) not in fixed), Dim.AUTO) or None
-
-    return _map_tensors(dims, arguments, *others)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx
 
 from ..errors import CaptureError, DataError
-from .signature import Signature
+from .signature import BatchDims, Signature
 
 
 class FloatGraph(NamedTuple):
@@ -29,8 +29,8 @@ class FloatGraph(NamedTuple):
         return self.module.graph
 
     @property
-    def batched(self) -> tuple[bool, ...]:
-        """Whether the first dimension of each input counts independent samples; () for none."""
+    def batched(self) -> BatchDims:
+        """The dimension of each input that counts independent samples, if any; () for none."""
         return self.signature.batch if self.signature else ()
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

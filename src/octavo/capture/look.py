@@ -23,7 +23,7 @@ from ..graph.names import describe, module_path
 from .branches import Place, as_text, breaking, broken
 from .comparison import Comparison, Run, shapes_of
 from .examples import Shapes
-from .signature import Signature
+from .signature import BatchDim, BatchDims, Signature
 from .unchanged import unchanged
 
 LARGEST, LARGER = 1 << 16, 4  # values of inputs that are tried; times as many as the call has
@@ -40,26 +40,30 @@ class Look:
     not_one: sizes at which it is the model, unless they are 1.
     shapes: the shapes at which both agreed; first a batch of 1, if possible, then all free sizes
         at another value at once.
-    batch: for each input, whether its first dimension counts independent samples.
+    batch: for each input, the dimension that counts independent samples, or None.
     branches: conditions on sizes beyond which it is not the model, or the model does not run.
     """
 
     fixed: Limits
     not_one: Limits = field(default_factory=dict)
     shapes: tuple[Shapes, ...] = ()
-    batch: tuple[bool, ...] = ()
+    batch: BatchDims = ()
     branches: tuple[str, ...] = ()
 
 
 def second_look(
-    model: nn.Module, module: fx.GraphModule, signature: Signature, calls: Sequence[list[Tensor]]
+    model: nn.Module,
+    module: fx.GraphModule,
+    signature: Signature,
+    calls: Sequence[list[Tensor]],
+    batch_dim: BatchDim = "auto",
 ) -> Look:
     """Compare the graph with the model; CaptureError if they differ on a call of the data.
 
-    calls: the tensors of one or two calls.
+    calls: the tensors of one or two calls. batch_dim: as in `quantize`.
     """
     compare = Comparison(model, module, signature)
-    batch = next((s[0] for s in compare.sizes if s and s[0] is not None), None)
+    batch = _symbol_at(compare, 0 if batch_dim == "auto" else batch_dim)
     base, outputs = _few(compare, calls, batch)
     if base is calls[0]:
         if found := compare.difference(base, outputs):
@@ -69,7 +73,7 @@ def second_look(
     fixed: dict[Place, str] = {}
     not_one: dict[Place, str] = {}
     alone: list[Tensor] = base
-    counted: tuple[bool, ...] = ()
+    counted: BatchDims = ()
     if batch is not None:
         places = compare.places(batch)
         size = base[places[0][0]].shape[0]
@@ -92,6 +96,8 @@ def second_look(
         if symbol is not None and symbol != batch and symbol.is_Symbol and compare.places(symbol):
             bound, at_one = _size(compare, calls, alone, symbol)
             fixed, not_one = fixed | bound, not_one | at_one
+    if batch_dim == "auto" and not counted:  # time first, say
+        counted = _counted_second(compare, base, outputs, fixed)
     together, reason = _together(compare, alone, fixed)
     fixed |= dict.fromkeys(together, reason) if reason else {}
     agreed = dict.fromkeys([shapes_of(alone), *reversed(compare.agreed)])
@@ -293,18 +299,48 @@ def _reason(
     )
 
 
-def _counted(compare: Comparison, batch: Any, outputs: Run, of_part: Run) -> tuple[bool, ...]:
-    """Whether the first dimension counts independent samples, for each input.
+def _counted(compare: Comparison, batch: Any, outputs: Run, of_part: Run) -> BatchDims:
+    """The dimension of each input that counts independent samples.
 
-    It does if the last samples alone give the last part of each output, or the same as all.
+    The size `batch` does if the last samples alone give the last part of each output, or the same
+    as all.
     """
-    counts = [bool(s) and s[0] == batch for s in compare.sizes]
+    counts = tuple(s.index(batch) if batch in s else None for s in compare.sizes)
     whole, part = ([t for t in run.outputs if isinstance(t, Tensor)] for run in (outputs, of_part))
     for w, p in zip(whole, part, strict=False):
-        rows = w[len(w) - len(p) :] if w.dim() and p.dim() and len(p) <= len(w) else w
-        if difference([rows], [p]) and difference([w], [p]):
+        if difference([_last(w, p.shape)], [p]) and difference([w], [p]):
             return ()
-    return tuple(counts) if compare.exact and len(whole) == len(part) else ()
+    return counts if compare.exact and len(whole) == len(part) else ()
+
+
+def _last(whole: Tensor, shape: Sequence[int]) -> Tensor:
+    """The last part of a tensor, where only one of its sizes is smaller."""
+    smaller = [d for d, (n, m) in enumerate(zip(whole.shape, shape, strict=False)) if n != m]
+    if (
+        len(smaller) != 1
+        or len(shape) != whole.dim()
+        or shape[smaller[0]] > whole.shape[smaller[0]]
+    ):
+        return whole
+    (d,) = smaller
+    return whole.narrow(d, whole.shape[d] - shape[d], shape[d])
+
+
+def _counted_second(
+    compare: Comparison, tensors: Sequence[Tensor], outputs: Run, fixed: Limits
+) -> BatchDims:
+    """The same where the second dimension counts samples, not the first."""
+    symbol = _symbol_at(compare, 1)
+    if symbol is None or fixed.keys() & set(compare.places(symbol)):
+        return ()
+    _, of_part = next(_runs(compare, tensors, symbol, [1, 2]), (None, None))
+    return _counted(compare, symbol, outputs, of_part) if of_part else ()
+
+
+def _symbol_at(compare: Comparison, dimension: Any) -> Any:
+    """The first free size in a dimension of the inputs; None if there is none."""
+    sizes = (s[dimension] for s in compare.sizes if dimension is not None and len(s) > dimension)
+    return next((n for n in sizes if n is not None), None)
 
 
 def _explain(compare: Comparison, tensors: Sequence[Tensor], found: str) -> str:

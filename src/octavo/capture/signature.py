@@ -20,6 +20,8 @@ from .branches import holds
 from .examples import InputValues, Shapes, made, unlike
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+BatchDim = int | str | None  # that counts samples in every input; "auto": as the calls show
+BatchDims = tuple[int | None, ...]  # the same, for each input
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Signature:
         dynamic, it must not be 1.
     shapes: shapes of all inputs, at which the captured graph was compared with the model.
     values: what values the inputs had in these calls, for making others like them.
-    batch: whether the first dimension of each input counts samples that do not influence each
-        other; empty where that is not known.
+    batch: the dimension of each input that counts samples which do not influence each other, or
+        None; empty where that is not known.
     branches: conditions that a call must meet, such as "input0[1] <= 50" of dimension 1 of the
         first input: beyond them forward does something else.
     results: the leaves of the output that are not tensors, by position.
@@ -52,7 +54,7 @@ class Signature:
     fixed: tuple[tuple[int, int, str], ...] = ()
     shapes: tuple[Shapes, ...] = ()
     values: tuple[InputValues, ...] = ()
-    batch: tuple[bool, ...] = ()
+    batch: BatchDims = ()
     branches: tuple[str, ...] = ()
     results: tuple[tuple[int, Any], ...] = ()
     numbers: tuple[int, ...] = ()
