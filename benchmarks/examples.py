@@ -24,3 +24,10 @@ def imagenet() -> ModuleType:
     import imagenet
 
     return imagenet
+
+
+def reading() -> ModuleType:
+    """A small network that reads printed words, with its weights."""
+    import reading
+
+    return reading

@@ -14,21 +14,28 @@ MODELS = [
     *("resnet50", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny"),
     *("vit_b_16", "swin_t", "densenet121", "regnet_y_400mf", "bert_base"),
 ]
-TOKENS = 128  # in a text for bert_base
-WORDS = 30522  # in its vocabulary
+SEQUENCES = ["bert_base", "distilbert", "lstm_512", "crnn"]  # that are not torchvision's
+TOKENS = 128  # in a text for bert_base or distilbert
+WORDS = 30522  # in their vocabulary
+STEPS = 50  # of a sequence for lstm_512
 
 
 def model_name(text: str) -> str:
-    """An argument of a command line: one of torchvision's models, or bert_base."""
-    if text not in MODELS and text not in torchvision.models.list_models():
-        raise argparse.ArgumentTypeError(f"unknown model {text}: not one of torchvision's")
+    """An argument of a command line: one of torchvision's models, or of `SEQUENCES`."""
+    if text not in SEQUENCES and text not in torchvision.models.list_models():
+        known = ", ".join(SEQUENCES)
+        raise argparse.ArgumentTypeError(f"unknown model {text}: not torchvision's, nor {known}")
     return text
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
     """Let a command take the names of models; those of `MODELS` by default."""
     parser.add_argument(
-        "models", nargs="*", type=model_name, default=MODELS, help="torchvision's, or bert_base"
+        "models",
+        nargs="*",
+        type=model_name,
+        default=MODELS,
+        help=f"torchvision's, or {', '.join(SEQUENCES)}",
     )
 
 
@@ -54,10 +61,26 @@ def texts(count: int, batch: int, seed: int) -> Iterator[Tensor]:
         yield torch.randint(WORDS, (min(batch, count - start), TOKENS), generator=generator)
 
 
+def sequences(count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Random features that change slowly from step to step, as those of sound do."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, batch):
+        steps = torch.randn(min(batch, count - start), STEPS, 512, generator=generator)
+        yield steps + 2 * nn.functional.avg_pool1d(steps.mT, 9, 1, 4).mT
+
+
+def lines(count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """Random grey images of 32 x 128, the size of a word in a line of text."""
+    for x in images(count, batch, seed, size=128):
+        yield x[:, :1, :32].contiguous()
+
+
+INPUTS = {"bert_base": texts, "distilbert": texts, "lstm_512": sequences, "crnn": lines}
+
+
 def inputs(model: str, count: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Random inputs for one of the models, in batches."""
-    make = texts if model == "bert_base" else images
-    return make(count, batch, seed)
+    return INPUTS.get(model, images)(count, batch, seed)
 
 
 class Samples:
@@ -104,8 +127,9 @@ def settle_batch_norms(model: nn.Module, calls: Iterable[tuple[tuple, dict]]) ->
 def random_model(name: str) -> nn.Module:
     """A model with random weights that behaves somewhat like a trained one."""
     torch.manual_seed(0)
-    if name == "bert_base":
-        return BertEncoder().eval()
+    if name in OWN:
+        model = OWN[name]().eval()
+        return settle_batch_norms(model, (((x,), {}) for x in Samples(name, 32)))
     model = torchvision.models.get_model(name, weights=None).eval()
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():  # the heads of transformers
@@ -125,6 +149,61 @@ class BertEncoder(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.bert(input_ids=ids).last_hidden_state
+
+
+class DistilBert(nn.Module):
+    """Half as many layers: token ids of shape (N, 128) in, (N, 128, 768) out."""
+
+    def __init__(self) -> None:
+        import transformers
+
+        super().__init__()
+        config = transformers.DistilBertConfig(vocab_size=WORDS, attn_implementation="sdpa")
+        self.bert = transformers.DistilBertModel(config)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.bert(input_ids=ids).last_hidden_state
+
+
+class Lstm(nn.Module):
+    """One layer of 512 units: (N, 50, 512) in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(512, 512, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+class Crnn(nn.Module):
+    """Reads a line of text (Shi, Bai and Yao 2015): (N, 1, 32, 128) in, (33, N, 37) out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(before: int, after: int, *pool: int) -> nn.Sequential:
+            layers = [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+            return nn.Sequential(*layers, *([nn.MaxPool2d(pool)] if pool else []))
+
+        self.features = nn.Sequential(
+            *(block(1, 64, 2, 2), block(64, 128, 2, 2), block(128, 256), block(256, 256, 2, 1)),
+            *(block(256, 512), block(512, 512, 2, 1), nn.Conv2d(512, 512, 2, padding=(0, 1))),
+            *(nn.BatchNorm2d(512), nn.ReLU()),
+        )
+        self.lstm = nn.LSTM(512, 256, 2, bidirectional=True)
+        self.head = nn.Linear(512, 37)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(self.features(x).squeeze(2).permute(2, 0, 1))[0])
+
+
+OWN: dict[str, type[nn.Module]] = {
+    "bert_base": BertEncoder,
+    "distilbert": DistilBert,
+    "lstm_512": Lstm,
+    "crnn": Crnn,
+}
 
 
 def tiny_model() -> nn.Module:

@@ -294,6 +294,21 @@ def minilm() -> Task:
     return Task(Sentences(folder), *batches, same_neighbour)
 
 
+# ---- words
+
+
+def reader() -> Task:
+    reading = examples.reading()
+    (_, calibration), (_, evaluation) = reading.words(256, seed=1), reading.words(2000, seed=2)
+
+    def same_words(a: Tensor, b: Tensor) -> float:
+        pairs = [*zip(reading.read(a), reading.read(b), strict=True)]
+        return sum(x == y for x, y in pairs) / len(pairs)
+
+    batches = list(calibration.split(16)), list(evaluation.split(100))
+    return Task(reading.load(), *batches, same_words)
+
+
 # ---- the table
 
 NETWORKS: dict[str, Callable[[], Task]] = {
@@ -303,6 +318,7 @@ NETWORKS: dict[str, Callable[[], Task]] = {
     "vad": vad,
     "onet": onet,
     "minilm": minilm,
+    "reader": reader,
     **{f"fashion {n}": lambda n=n: fashion(n) for n in ("resnet", "mobilenet", "vit", "densenet")},
 }
 

@@ -28,7 +28,7 @@ def by_nncf(model: nn.Module, data: list[Tensor], accurate: bool = False, one: b
 
 TARGET = "target_sqnr=24"  # only on request
 OCTAVO: dict[str, Quantize] = {
-    **{name: by_octavo(name) for name in ("fast", "balanced", "best")},
+    **{name: by_octavo(name) for name in ("fast", "balanced", "best", "dynamic")},
     TARGET: by_octavo(octavo.Config(target_sqnr=24)),
 }
 PEERS: dict[str, Quantize] = {
@@ -36,8 +36,11 @@ PEERS: dict[str, Quantize] = {
     "nncf": by_nncf,
     "nncf 1 by 1": partial(by_nncf, one=True),
     "nncf accurate": partial(by_nncf, accurate=True),
+    "nncf weights": frameworks.compress_nncf,
     "onnxruntime": frameworks.quantize_onnxruntime,
+    "onnxruntime dynamic": frameworks.quantize_onnxruntime_dynamic,
     "torch.ao": frameworks.quantize_torch_ao,
+    "torch.ao dynamic": frameworks.quantize_torch_ao_dynamic,
     "torchao": frameworks.quantize_torchao,
 }
 

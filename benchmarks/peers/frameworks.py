@@ -104,7 +104,30 @@ def quantize_nncf(model: nn.Module, data: Data, **settings: Any) -> Any:
     return nncf.quantize(converted, batches, model_type=kind, **settings)
 
 
+def compress_nncf(model: nn.Module, data: Data) -> Any:
+    """int8 weights; OpenVINO rounds the inputs of linear layers dynamically, as it likes."""
+    import nncf
+
+    return nncf.compress_weights(convert_openvino(model, data))
+
+
 # ---- ONNX Runtime
+
+
+def export_onnx(model: nn.Module, data: Data, path: Path) -> None:
+    names = {"input_names": ["x"], "dynamic_shapes": ANY_BATCH, "external_data": False}
+    torch.onnx.export(model, (first(data),), path, dynamo=True, verbose=False, **names)
+
+
+def quantize_onnxruntime_dynamic(model: nn.Module, data: Data) -> bytes:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        exported, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        export_onnx(model, data, exported)
+        source = preprocessed_onnx(exported)
+        quantize_dynamic(source, quantized, per_channel=True, weight_type=QuantType.QInt8)
+        return quantized.read_bytes()
 
 
 def quantize_onnxruntime(model: nn.Module, data: Data) -> bytes:
@@ -112,8 +135,7 @@ def quantize_onnxruntime(model: nn.Module, data: Data) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         exported, quantized = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        names = {"input_names": ["x"], "dynamic_shapes": ANY_BATCH, "external_data": False}
-        torch.onnx.export(model, (first(data),), exported, dynamo=True, verbose=False, **names)
+        export_onnx(model, data, exported)
         # unsigned activations are several times faster on x86 than signed ones, the default
         types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         source, reader = preprocessed_onnx(exported), OnnxReader(data)
@@ -173,6 +195,14 @@ def quantize_torch_ao(model: nn.Module, data: Data) -> nn.Module:
 
 
 @torch.no_grad()
+def quantize_torch_ao_dynamic(model: nn.Module, data: Data) -> nn.Module:
+    from torch.ao.quantization import quantize_dynamic
+
+    torch.backends.quantized.engine = "x86"
+    return quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRU}, dtype=torch.qint8)
+
+
+@torch.no_grad()
 def quantize_torchao(model: nn.Module, data: Data) -> nn.Module:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -204,11 +234,17 @@ PEERS = {
     "openvino": Peer("OpenVINO float", convert_openvino, compile_openvino_float32, int8=False),
     "octavo": Peer("Octavo", quantize_octavo, compile_octavo),
     "fast": Peer("Octavo, fast", partial(quantize_octavo, config="fast"), compile_octavo),
+    "dynamic": Peer("Octavo, dynamic", partial(quantize_octavo, config="dynamic"), compile_octavo),
     "octavo_onnxruntime": Peer("Octavo, ONNX Runtime", quantize_octavo, IN_ONNX_RUNTIME),
     "octavo_torch": Peer("Octavo, torch_int8", quantize_octavo, IN_TORCH),
     "nncf": Peer("NNCF + OpenVINO", quantize_nncf, compile_openvino),
+    "nncf_weights": Peer("NNCF, weights alone", compress_nncf, compile_openvino),
     "onnxruntime": Peer("ONNX Runtime", quantize_onnxruntime, compile_onnxruntime),
+    "onnxruntime_dynamic": Peer(
+        "ONNX Runtime, dynamic", quantize_onnxruntime_dynamic, compile_onnxruntime
+    ),
     "torch.ao": Peer("torch.ao FX", quantize_torch_ao, call_torch),
+    "torch.ao_dynamic": Peer("torch.ao, dynamic", quantize_torch_ao_dynamic, call_torch),
     "torchao": Peer("torchao + inductor", quantize_torchao, compile_torchao),
 }
 

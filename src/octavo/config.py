@@ -205,7 +205,7 @@ PRESETS: dict[str, Config] = {
         equalize=False,
         correct_biases=False,
         round_weights=False,
-        sites={"*": FLOAT, "Linear": SiteConfig(activations="dynamic")},
+        sites={"*": FLOAT, "re:linear|lstm|gru|rnn_.*": SiteConfig(activations="dynamic")},
     ),
 }
 

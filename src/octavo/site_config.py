@@ -27,8 +27,9 @@ class SiteConfig:
     A setting that is None leaves to these sites what earlier entries, or the `Config`, say.
 
     activations: how inputs are rounded: "static" (to a range known from calibration), "dynamic"
-        (to the range that they have in each call, which needs no calibration; linear layers only,
-        other sites keep what they have) or "float" (not at all).
+        (to the range that they have in each call, which needs no calibration; linear layers only:
+        recurrent layers and embeddings compute in float on int8 weights, other sites keep what
+        they have) or "float" (not at all).
     weights: 8, for int8, or "float". int8 weights with activations="float" are stored as int8 and
         computed with in float.
     group_size: of dynamic activations: so many neighbouring channels of a position share a scale;

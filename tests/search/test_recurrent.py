@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 import octavo
+from benchmarks import examples
 from octavo import Config, SiteConfig
 from octavo.search import recurrent
 
@@ -87,3 +88,15 @@ def test_small_layers_are_not_tried(ratio):
     found, steps = layers(Layers(width=16), width=16)
     assert found == {"a": "float", "b": "float"}
     assert not steps and not ratio["asked"]
+
+
+@torch.no_grad()
+def test_a_trained_reader_of_words_reads_as_before(ratio):
+    reading = examples.reading()
+    model, (_, images) = reading.load(), reading.words(96, seed=5)
+    q = octavo.quantize(model, images.split(16))
+    assert [r.precision for r in q.report().rows if r.operator == "lstm"] == ["int8", "int8"]
+    texts, others = reading.words(200, seed=6)
+    before, after = reading.read(model(others)), reading.read(q(others))
+    assert sum(a == b for a, b in zip(before, texts, strict=True)) > 170
+    assert sum(a == b for a, b in zip(before, after, strict=True)) >= 197

@@ -143,3 +143,15 @@ def test_settings_of_what_is_not_there_are_an_error():
 def test_dynamic_activations_of_what_cannot_be_dynamic():
     with pytest.raises(ConfigError, match=r"sites\['LayerNorm'\] names no linear layer"):
         as_set({nn.LayerNorm: SiteConfig("dynamic")})
+
+
+def test_dynamic_entries_give_recurrent_layers_int8_weights():
+    net = nn.Sequential(nn.Conv1d(8, 8, 1), nn.Flatten(1, 1), nn.LSTM(8, 16))
+    q = octavo.quantize(net, torch.randn(5, 8, 8), "dynamic")
+    rows = {r.operator: (r.activations, r.weight_bits) for r in q.report().rows}
+    assert rows["lstm"] == ("float", 8) and rows["conv1d"] == ("float", None)
+
+
+def test_the_preset_needs_a_layer_that_it_is_for():
+    with pytest.raises(ConfigError, match="matches no site"):
+        octavo.quantize(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), "dynamic")

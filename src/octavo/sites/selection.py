@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
@@ -36,13 +37,16 @@ def site_settings(
     for entry, given, label in config.site_entries:
         named = select(entry, covered, label)
         if given.activations == "dynamic":
-            named = [root for root in named if rules[root].may_be_dynamic]
+            named = [r for r in named if rules[r].may_be_dynamic or rules[r].stores_int8]
             if not named:
                 raise ConfigError(
                     f"{label} names no linear layer: only their activations can be dynamic"
                 )
         for root in named:
-            settings[root] = given.over(settings[root])
+            own = given
+            if given.activations == "dynamic" and not rules[root].may_be_dynamic:
+                own = dataclasses.replace(given, activations="float", weights=8)
+            settings[root] = own.over(settings[root])
             labels[root] = label
     is_float = {root for root, s in settings.items() if s.activations == "float"}
     no_int8 = {r for r in is_float if settings[r].weights == "float" or not rules[r].weights()}

@@ -63,6 +63,6 @@ def test_other_kinds_stay_float(kind):
     assert {r.precision for r in q.report().rows} == {"float"}
 
 
-def test_dynamic_activations_are_for_linear_layers():
-    with pytest.raises(ConfigError, match="names no linear layer"):
-        quantized(Net(), {"lstm": SiteConfig(activations="dynamic")})
+def test_entries_that_name_no_layer_are_refused():
+    with pytest.raises(ConfigError, match=r"sites\['lstms'\] matches no site"):
+        quantized(Net(), {"lstms": SiteConfig(activations="static")})
