@@ -189,9 +189,10 @@ def test_a_ratio_is_measured_once():
         return type("Compiled", (), {"run": lambda self, inputs: None})()
 
     graphs = [octavo.quantize(nn.Linear(8, n), torch.rand(4, 8)).graph_module for n in (2, 3)]
-    first = latency.compiled_time_ratio(*graphs, compile, [torch.rand(4, 8)])
-    count = len(calls)
-    assert latency.compiled_time_ratio(*graphs, compile, [torch.rand(4, 8)]) == first
-    assert len(calls) == count > 0
+    race = latency.Race(graphs[1], compile, [torch.rand(4, 8)])
+    first = race.ratio(graphs[0])
+    assert len(calls) == 2 * latency.REPEATS
+    again = latency.Race(graphs[1], compile, [torch.rand(4, 8)])
+    assert again.ratio(graphs[0]) == first and len(calls) == 2 * latency.REPEATS
     with pytest.raises(AttributeError):
-        latency.compiled_time_ratio(None, graphs[0], compile, [])
+        race.ratio(None)

@@ -26,11 +26,12 @@ from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
 from ..tune.equalize import equalize
 from ..tune.tune import convert_with_few
-from .latency import Compile, compiled_time_ratio
+from .latency import Compile, Race
 from .sensitivity import rounding_noise
 
 Noises = Counter[fx.Node]  # at the output, by the rounding of each value
 TRIAL_SAMPLES = 4  # to observe, and as many to measure on
+ENOUGH = 30.0  # dB of the output with static activations, or `Config.target_sqnr` if that is more
 LEAST_GAIN = 1.0  # dB at the output
 MOST_TIME = 1.05  # of the time with static activations
 LEAST_SHARE = 0.5  # of the multiply-adds: what linear layers must have for a trial
@@ -63,6 +64,9 @@ def choose_activations(
     try_out = partial(_tried, samples=few, reference=reference)
     inputs = samples.subset(1).measuring[0]
     static = best = try_out(sites)
+    if static.sqnr >= max(ENOUGH, sites.config.target_sqnr):
+        return sites, ()
+    race = Race(static.emission.module, compile, inputs)
     noise, of_weights, _ = rounding_noise(static.emission, few.tuning)
     if _possible_gain(static, noise, of_weights.total()) < LEAST_GAIN:
         return sites, ()
@@ -71,8 +75,7 @@ def choose_activations(
     def is_better(trial: _Trial) -> bool:
         if trial.sqnr < best.sqnr:
             return False
-        modules = trial.emission.module, static.emission.module
-        return compiled_time_ratio(*modules, compile, inputs) <= MOST_TIME
+        return race.ratio(trial.emission.module) <= MOST_TIME
 
     if is_better(plain := try_out(_with_float_products(sites))):
         best = plain

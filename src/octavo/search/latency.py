@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, fx
@@ -164,15 +164,24 @@ def time_ratio(a: Call, b: Call) -> float:
 _RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same choice each time
 
 
-def compiled_time_ratio(
-    a: fx.GraphModule, b: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]
-) -> float:
-    """The time of `a` over that of `b` in the engine, measured once for graphs of their shapes."""
-    key = (graph_text(a.graph), graph_text(b.graph), *(str(tuple(t.shape)) for t in inputs))
-    if key not in _RATIOS:
-        ratios = []
-        for _ in range(REPEATS):  # compiled anew: where memory lies makes some percent
-            first, second = (partial(compile(module).run, inputs) for module in (a, b))
-            ratios.append(time_ratio(first, second))
-        _RATIOS[key] = statistics.mean(ratios)
-    return _RATIOS[key]
+class Race:
+    """Graphs beside one, each compiled twice: where memory lies takes some percent."""
+
+    def __init__(self, base: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]) -> None:
+        self.base, self.compile, self.inputs = base, compile, inputs
+
+    @cached_property
+    def _runs_of_base(self) -> list[Call]:
+        return self._runs(self.base)
+
+    def _runs(self, module: fx.GraphModule) -> list[Call]:
+        return [partial(self.compile(module).run, self.inputs) for _ in range(REPEATS)]
+
+    def ratio(self, module: fx.GraphModule) -> float:
+        """The time of `module` over that of the first, measured once for graphs of their shapes."""
+        shapes = [str(tuple(t.shape)) for t in self.inputs]
+        key = (graph_text(module.graph), graph_text(self.base.graph), *shapes)
+        if key not in _RATIOS:
+            pairs = zip(self._runs(module), self._runs_of_base, strict=True)
+            _RATIOS[key] = statistics.mean(time_ratio(a, b) for a, b in pairs)
+        return _RATIOS[key]

@@ -16,7 +16,7 @@ from ..calibrate.samples import Samples
 from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
 from ..tune.tune import convert_with_few
-from .latency import Compile, compiled_time_ratio
+from .latency import Compile, Race
 
 TRIAL_SAMPLES = 8  # to observe, and as many to measure on
 GOAL = 30.0  # dB of the output by these layers' noise alone, or more as `Config.target_sqnr` says
@@ -52,7 +52,7 @@ def choose_integer_layers(
         alone = tried(_all_float_but(trial[0], roots))
         if alone[2] < goal or trial[2] < min(goal, before[2] - NO_LOSS):
             continue
-        if compiled_time_ratio(trial[1], best[1], compile, inputs) <= FASTER:
+        if Race(best[1], compile, inputs).ratio(trial[1]) <= FASTER:
             best = trial
         if len(roots) == len(work):
             break

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engines.openvino.operator_cases import assert_like_pytorch
-from octavo import CaptureError, Config, DataError, PartitionWarning, quantize
+from octavo import CaptureError, DataError, quantize
 from octavo.capture.export import capture
 from octavo.engines.base import compile_graph
 from octavo.engines.openvino.build import Builder
@@ -83,15 +83,6 @@ def test_a_layer_is_one_operator_not_one_for_each_step():
     kinds = [op.get_type_name() for op in Builder(graph, signature).build().get_ops()]
     assert kinds.count("LSTMSequence") == 1
     assert not {"TensorIterator", "Loop", "MatMul"} & set(kinds)
-
-
-def test_projections_run_in_pytorch():
-    net = nn.LSTM(7, 6, proj_size=4, batch_first=True).eval()
-    q = quantize(net, [torch.randn(3, 9, 7), torch.randn(3, 5, 7)], config=Config(min_sqnr=0))
-    x = torch.randn(2, 4, 7)
-    with pytest.warns(PartitionWarning, match="lstm"):
-        fast = q.compile("openvino")
-    torch.testing.assert_close(fast(x)[0], q(x)[0], rtol=1e-5, atol=1e-5)
 
 
 class Packing(nn.Module):

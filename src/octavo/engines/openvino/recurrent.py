@@ -16,6 +16,7 @@ import openvino.opset15 as ov
 from openvino import Output
 
 from ..recurrent import Layers
+from .projected import projected_layer
 from .table import Unsupported, lowers
 from .values import ints
 
@@ -65,12 +66,16 @@ def _layers(kind: str, *args: Any) -> list[Output]:
     if not isinstance(call.has_biases, bool):
         raise Unsupported("packed sequences")
     first = list(call.states) if kind == "lstm" else [call.states]
-    if call.each != (4 if call.has_biases else 2):
-        raise Unsupported("projections of the state")
+    is_projected = call.each != (4 if call.has_biases else 2)
     x = call.x if call.batch_first else swapped(call.x)
     ends: list[list[Output]] = []
     for layer in range(call.num_layers):
         own, group = call.of(layer)
+        if is_projected:
+            states = [_rows(s, own.start, own.stop) for s in first]
+            x, *last = projected_layer(x, states, group)
+            ends.append(last)
+            continue
         parts = [KINDS[kind].parts(weights) for weights in group]
         starts = [swapped(_rows(s, own.start, own.stop)) for s in first]
         y, *last = _layer(KINDS[kind], x, starts, parts)
