@@ -1,6 +1,6 @@
 import itertools
 
-import openvino
+import numpy as np
 import openvino.opset15 as ov
 import pytest
 import torch
@@ -52,10 +52,8 @@ def test_like_pytorch_at_other_batches_and_lengths(count, bias, both, batch_firs
 
 def test_weights_of_another_width_are_refused():
     x, h, c = (
-        ov.parameter(size, "f32").output(0) for size in ([-1, -1, 7], [1, -1, 4], [1, -1, 5])
+        ov.parameter(size, np.float32).output(0) for size in ([-1, -1, 7], [1, -1, 4], [1, -1, 5])
     )
-    shapes = ([24, 8], [24, 4], [4, 5])
+    weights = [ov.constant(np.zeros(s, np.float32)).output(0) for s in ([24, 8], [24, 4], [4, 5])]
     with pytest.raises(RuntimeError, match="MatMul"):
-        projected_layer(
-            x, [h, c], [[openvino.op.Constant("f32", s, [0.0]).output(0) for s in shapes]]
-        )
+        projected_layer(x, [h, c], [weights])
