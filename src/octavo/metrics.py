@@ -123,30 +123,27 @@ class FloatReference:
         """
         outputs: list[Noise] = []
         references: list[Any] = []
-        noises = {node: Noise() for node in values if is_comparable(node)}
-        sources = {copy: node for node, copy in values.items()}
+        noises = _Noises(values, integers)
         for inputs in self.batches:
-            kept: dict[fx.Node, Tensor] = {}
-
-            def keep(n: fx.Node, value: Any, env: Any, kept: Any = kept) -> Any:
-                if n in noises and isinstance(value, Tensor) and value.is_floating_point():
-                    kept[n] = value
-                return value
-
-            def against(n: fx.Node, value: Any, env: Any, kept: Any = kept) -> Any:
-                source = sources.get(n)
-                if source is not None and source in kept:
-                    floats = value
-                    if n in integers:
-                        floats = ops.dequantize(value, *(env[a] for a in integers[n]))
-                    noises[source].add(kept.pop(source), floats)
-                return value
-
             with torch.no_grad():
-                references.append(Interpreter(self.module, keep).run(*inputs))
-                self._add(outputs, references[-1], Interpreter(module, against).run(*inputs))
+                references.append(Interpreter(self.module, noises.keep).run(*inputs))
+                self._add(outputs, references[-1], Interpreter(module, noises.against).run(*inputs))
         self._outputs = references
-        return _noisiest(outputs), noises
+        return _noisiest(outputs), noises.found
+
+    @torch.no_grad()
+    def local(
+        self,
+        module: fx.GraphModule,
+        values: Mapping[fx.Node, fx.Node],
+        integers: Mapping[fx.Node, tuple[fx.Node, fx.Node]],
+    ) -> dict[fx.Node, Noise]:
+        """The noise that each of the values has by its own rounding, on exact inputs."""
+        noises = _Noises(values, integers, exact_after=True)
+        for inputs in self.batches:
+            Interpreter(self.module, noises.keep).run(*inputs)
+            Interpreter(module, noises.against).run(*inputs)
+        return noises.found
 
     def _add(self, outputs: list[Noise], reference: Any, value: Any) -> None:
         """Add the outputs of one batch that can be compared; shapes of others depend on values."""
@@ -154,6 +151,43 @@ class FloatReference:
         outputs += [Noise() for _ in pairs[len(outputs) :]]
         for noise, (r, v) in zip(outputs, pairs, strict=True):
             noise.add(r, v)
+
+
+class _Noises:
+    """The noise of values of one graph, against those of the float graph run before it.
+
+    exact_after: values are replaced by the exact ones once they are compared.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[fx.Node, fx.Node],
+        integers: Mapping[fx.Node, tuple[fx.Node, fx.Node]],
+        exact_after: bool = False,
+    ) -> None:
+        self.found = {node: Noise() for node in values if is_comparable(node)}
+        self.sources = {copy: node for node, copy in values.items()}
+        self.integers, self.exact_after = integers, exact_after
+        self.kept: dict[fx.Node, Tensor] = {}
+
+    def keep(self, node: fx.Node, value: Any, env: Any) -> Any:
+        """Called with each value of the float graph."""
+        if node in self.found and isinstance(value, Tensor) and value.is_floating_point():
+            self.kept[node] = value
+        return value
+
+    def against(self, node: fx.Node, value: Any, env: Any) -> Any:
+        """Called with each value of the other graph."""
+        source = self.sources.get(node)
+        if source is None or source not in self.kept:
+            return value
+        exact = self.kept.pop(source)
+        if node in self.integers:
+            value_as_float = ops.dequantize(value, *(env[a] for a in self.integers[node]))
+            self.found[source].add(exact, value_as_float)
+            return value
+        self.found[source].add(exact, value)
+        return exact if self.exact_after else value
 
 
 def _noisiest(outputs: list[Noise]) -> Noise:

@@ -39,6 +39,7 @@ from .capture.signature import BatchDim, Call
 from .capture.submodules import SubmoduleCalls
 from .config import Config, as_config
 from .convert import QuantizedWeights, convert
+from .details import find_details
 from .engines.base import compile_graph
 from .errors import ConfigError, DataError, OctavoError, SaveWarning
 from .graph.saveable import unsaveable
@@ -232,7 +233,8 @@ def finish(
     goals = goals_of(config, evaluate, max_drop, compile, graph.module)
     tuned = Fallback(attempt, samples, ranges.macs).reach(sites, goals)
     steps = prepared.steps + tuned.steps
-    report = make_report(prepared.model, tuned, ranges.macs, steps)
+    details = find_details(tuned.emission, samples, ranges)
+    report = make_report(prepared.model, tuned, details, ranges.macs, steps)
     return QuantizedModel(
         without_probes(tuned.emission.module, signature), signature, config, report
     )

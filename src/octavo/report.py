@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
 from .capture.signature import Signature
+from .details import Details, Spread, spread_from_dict
 from .graph import ops
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
 from .metrics import Step
+from .page import write_page
+from .sites.sites import Sites
 from .tune.tune import Tuned
 
 
@@ -33,6 +37,9 @@ class Row:
     low, high: the real range that its output's integers cover; None where the output is float.
     multiply_adds: per sample.
     activations: how its inputs are rounded: "static", "dynamic" or "float"; "" in older files.
+    local_sqnr: in dB, by its own rounding alone, its inputs exact.
+    noise_share: of the noise at the model's outputs, an estimate, 0 to 1.
+    reads: the `name` of each row whose value it reads.
     """
 
     site: int | None
@@ -51,6 +58,9 @@ class Row:
     bytes_before: int
     bytes_after: int
     activations: str = ""
+    local_sqnr: float | None = None
+    noise_share: float | None = None
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Report:
     output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there are
     several); bytes are those of all tensors, before and after; steps are the methods tried to raise
     the SQNR and what each gained; notes say what else to know: sizes that are fixed, other types.
+    spreads are histograms by the `name` of a row, which a file holds only if asked to.
     """
 
     rows: tuple[Row, ...]
@@ -68,6 +79,7 @@ class Report:
     bytes_after: int
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
 
     @property
     def int8_share(self) -> float:
@@ -76,21 +88,37 @@ class Report:
         done = sum(r.multiply_adds for r in self.rows if r.precision == "int8")
         return done / total if total else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON data; infinite SQNRs become the strings "inf" and "-inf"."""
-        return _finite(dataclasses.asdict(self) | {"int8_share": self.int8_share})
+    def to_dict(self, histograms: bool = True) -> dict[str, Any]:
+        """All of it as JSON data; infinite SQNRs become the strings "inf" and "-inf".
+
+        histograms: with `spreads`, which take some kB for each site.
+        """
+        report = self if histograms else dataclasses.replace(self, spreads={})
+        return _finite(dataclasses.asdict(report) | {"int8_share": self.int8_share})
+
+    def html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one page that needs no network; see `octavo.page`."""
+        write_page(self.to_dict(), path)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """The inverse of `to_dict`."""
-        rows = tuple(Row(**row | {"sqnr": _decibels(row["sqnr"])}) for row in data["rows"])
+        rows = tuple(
+            Row(
+                **row
+                | {name: _decibels(row.get(name)) for name in ("sqnr", "local_sqnr")}
+                | {"reads": tuple(row.get("reads", ()))}
+            )
+            for row in data["rows"]
+        )
+        spreads = {name: spread_from_dict(s) for name, s in data.get("spreads", {}).items()}
         steps = tuple(
             Step(s["method"], float(s["before"]), float(s["after"]), s["kept"])
             for s in data["steps"]
         )
         sizes = data["bytes_before"], data["bytes_after"]
         notes = tuple(map(str, data.get("notes", ())))
-        return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes)
+        return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes, spreads)
 
     def __rich__(self) -> Table:
         """The table for rich."""
@@ -163,20 +191,47 @@ IGNORED = {"getitem", "sym_size", "copy_"}
 
 
 def make_report(
-    model: nn.Module, tuned: Tuned, macs: Mapping[fx.Node, int], steps: tuple[Step, ...]
+    model: nn.Module,
+    tuned: Tuned,
+    details: Details,
+    macs: Mapping[fx.Node, int],
+    steps: tuple[Step, ...],
 ) -> Report:
     """Describe a finished quantization, in graph order, each site with its value's SQNR."""
     sites = tuned.emission.sites
-    rows = []
-    for node in sites.graph.graph.nodes:
-        if sites.roots.get(node, node) is node and _is_work(node):
-            rows.append(_row(tuned, node, macs))
+    nodes = [n for n in sites.graph.graph.nodes if sites.roots.get(n, n) is n and _is_work(n)]
+    rows = [
+        dataclasses.replace(
+            _row(tuned, node, macs),
+            local_sqnr=details.local.get(node),
+            noise_share=details.shares.get(node),
+            reads=tuple(n.name for n in _read_by(node, sites, set(nodes))),
+        )
+        for node in nodes
+    ]
     sizes = tensor_bytes(model), tensor_bytes(tuned.emission.module)
     signature = sites.graph.signature
     notes = () if signature is None else tuple(_notes(model, signature))
     if not sites.observed and any(site.activations == "dynamic" for site in sites.values()):
         notes = (*notes, "no calibration data was needed: all int8 operators have dynamic inputs")
-    return Report(tuple(rows), tuned.output.sqnr, *sizes, steps, notes)
+    spreads = {node.name: s for node in nodes if (s := details.spreads.get(node)) and s != Spread()}
+    return Report(tuple(rows), tuned.output.sqnr, *sizes, steps, notes, spreads)
+
+
+def _read_by(node: fx.Node, sites: Sites, known: set[fx.Node]) -> list[fx.Node]:
+    """The nodes with a row whose values a row's nodes read, through others that have none."""
+    own = set(sites.rules[node].nodes) if node in sites else {node}
+    todo, found = [i for n in own for i in n.all_input_nodes if i not in own], {}
+    seen = set(todo)
+    while todo:
+        source = todo.pop()
+        if source in known:
+            found[source] = True
+            continue
+        more = [i for i in source.all_input_nodes if i not in seen]
+        seen.update(more)
+        todo += more
+    return sorted(found)
 
 
 def _notes(model: nn.Module, signature: Signature) -> Iterator[str]:

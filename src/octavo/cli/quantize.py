@@ -53,6 +53,9 @@ def quantize(
     preset: Annotated[
         str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")
     ] = "balanced",
+    histograms: Annotated[
+        bool, typer.Option("--histograms", help="Keep histograms, for octavo report --html.")
+    ] = False,
     size: Size = SIZE,
     resize: Resize = None,
     mean: Mean = MEAN,
@@ -78,7 +81,7 @@ def quantize(
     else:
         q = quantize_model(net, batches, config=config)
     if rank == 0:
-        save(q, out_file)
+        save(q, out_file, histograms=histograms)
         out.print(_summary(q, out_file))
 
 

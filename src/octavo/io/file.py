@@ -33,11 +33,13 @@ from .structure import is_plain, signature_from_json, signature_to_json
 FORMATS = (1, 2)
 
 
-def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
+def save(model: QuantizedModel, path: str | os.PathLike[str], *, histograms: bool = False) -> None:
     """Write `model` to one file that `load` reads; int8 weights take one byte each.
 
     The file is written under a temporary name and renamed when complete, so that an interrupted
     call leaves an existing file intact. Raises FormatError for a graph that a file cannot hold.
+
+    histograms: keep those of the report as well, for `Report.html`; some kB for each site.
 
     >>> import octavo, tempfile, os
     >>> q = octavo.quantize(nn.Linear(4, 2), torch.rand(8, 4))
@@ -54,7 +56,7 @@ def save(model: QuantizedModel, path: str | os.PathLike[str]) -> None:
         "graph": json.dumps(graph),
         "signature": json.dumps(signature),
         "config": model.config.to_json(),
-        "report": json.dumps(model.report().to_dict()),
+        "report": json.dumps(model.report().to_dict(histograms)),
     }
     if sum(map(len, metadata.values())) > LARGEST_METADATA:
         raise FormatError("the model's graph is larger than a file may hold: save parts of it")

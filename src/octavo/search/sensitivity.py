@@ -27,7 +27,7 @@ PROBES = 8  # random r: the estimate is within a few tens of percent
 
 
 def site_sensitivity(
-    emission: Emission, batches: Sequence[Sequence[Tensor]]
+    emission: Emission, batches: Sequence[Sequence[Tensor]], probes: int = PROBES
 ) -> dict[fx.Node, float]:
     """Noise energy over signal energy at the output, of each int8 site by itself.
 
@@ -36,7 +36,7 @@ def site_sensitivity(
     one batch.
     """
     sources = _rounded_for_sites(emission)
-    of_values, of_weights, signal = rounding_noise(emission, batches)
+    of_values, of_weights, signal = rounding_noise(emission, batches, probes)
     readers = Counter(value for values in sources.values() for value in values)
     signal = max(signal, 1e-30)
     return {
@@ -46,7 +46,7 @@ def site_sensitivity(
 
 
 def rounding_noise(
-    emission: Emission, batches: Sequence[Sequence[Tensor]]
+    emission: Emission, batches: Sequence[Sequence[Tensor]], probes: int = PROBES
 ) -> tuple[Counter[fx.Node], Counter[fx.Node], float]:
     """Energy at the output: of each value's noise, of each site's weight noise, of the signal."""
     of_values: Counter[fx.Node] = Counter()
@@ -55,7 +55,7 @@ def rounding_noise(
     rounded = {v for values in _rounded_for_sites(emission).values() for v in values}
     for inputs in batches:
         run = _Run(emission, rounded, [_differentiable(x) for x in inputs])
-        for _ in range(PROBES):
+        for _ in range(probes):
             signal += sum(float(y.detach().square().sum()) for y in run.outputs)
             run.probe(of_values, of_weights)
     return of_values, of_weights, signal
