@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import octavo
@@ -129,3 +131,14 @@ def test_quantize_takes_a_preset_by_name():
     q = octavo.quantize(nn.Linear(4, 2), torch.randn(8, 4), config="fast")
     assert q.config == as_config("fast")
     assert q.report().steps == ()
+
+
+@given(
+    st.sampled_from(["mse", "minmax"]), st.floats(0, 99), st.booleans(), st.text(min_size=1),
+    st.sampled_from([math.inf, 1e9, 60.0])
+)  # fmt: skip
+def test_toml_and_back(observer, least, equalize, entry, seconds):
+    sites = {entry: octavo.SiteConfig(activations="dynamic", group_size=32)}
+    config = Config(observer=observer, min_sqnr=least, equalize=equalize, sites=sites,
+                    keep_float=("head", entry), rounding_seconds=seconds)  # fmt: skip
+    assert Config.from_toml(config.to_toml()) == config

@@ -10,6 +10,7 @@ torch.Size([3, 2])
 import warnings
 from typing import Any
 
+from .compare import Comparison, compare
 from .config import PRESETS, Config
 from .errors import (
     CaptureError,
@@ -33,6 +34,7 @@ from .model import QuantizedModel, QuantizedParts
 from .quantize import quantize
 from .quantizer import Quantizer
 from .report import Report
+from .sensitivity import Sensitivity, sensitivity
 from .sharded import quantize_sharded
 from .site_config import SiteConfig
 from .sites.patterns import ANY, DEFAULT_PATTERNS, register_pattern
@@ -46,6 +48,7 @@ __all__ = [
     "PRESETS",
     "CaptureError",
     "CollapseWarning",
+    "Comparison",
     "Config",
     "ConfigError",
     "ConversionError",
@@ -65,14 +68,17 @@ __all__ = [
     "Report",
     "Rule",
     "SaveWarning",
+    "Sensitivity",
     "SiteConfig",
     "Weighted",
+    "compare",
     "export",
     "load",
     "quantize",
     "quantize_sharded",
     "register_pattern",
     "save",
+    "sensitivity",
     "sqnr",
 ]
 

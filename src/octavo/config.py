@@ -163,6 +163,21 @@ class Config:
             raise ConfigError(f"settings are a TOML document: {e}") from e
         return cls._from(data)
 
+    def to_toml(self) -> str:
+        """The inverse of `from_toml`; settings of sites that are None are left out.
+
+        >>> Config.from_toml(Config(sites={"head": {"observer": "minmax"}}).to_toml()).sites["head"]
+        ... # doctest: +ELLIPSIS
+        SiteConfig(...observer='minmax', ...)
+        """
+        data = dataclasses.asdict(self)
+        sites = data.pop("sites")
+        lines = [f"{name} = {_toml(value)}" for name, value in data.items()]
+        for entry, settings in sites.items():
+            lines += ["", f"[sites.{_toml(str(entry))}]"]
+            lines += [f"{k} = {_toml(v)}" for k, v in settings.items() if v is not None]
+        return "\n".join(lines) + "\n"
+
     @classmethod
     def _from(cls, data: Mapping[str, Any]) -> "Config":
         unknown = data.keys() - {f.name for f in dataclasses.fields(cls)}
@@ -170,6 +185,13 @@ class Config:
             known = near_names(min(unknown), [f.name for f in dataclasses.fields(cls)])
             raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}. {known}")
         return cls(**data)
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML, which writes infinity and some characters differently from JSON."""
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _entries(keep_float: Any) -> Iterator[str | int]:

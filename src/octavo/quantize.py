@@ -18,7 +18,7 @@ import copy
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, overload
 
@@ -38,7 +38,7 @@ from .capture.probes import with_probes, without_probes
 from .capture.signature import BatchDim, Call
 from .capture.submodules import SubmoduleCalls
 from .config import Config, as_config
-from .convert import QuantizedWeights, convert
+from .convert import Emission, QuantizedWeights, convert
 from .details import find_details
 from .engines.base import compile_graph
 from .errors import ConfigError, DataError, OctavoError, SaveWarning
@@ -219,25 +219,36 @@ def finish(
     graph, sites, samples = prepared.graph, prepared.sites, prepared.samples
     config, signature = sites.config, graph.signature
     assert signature is not None  # captured by torch.export
-    weights = QuantizedWeights(graph.module, sites.weight_spec)
-    convert_sites = partial(convert, ranges=ranges, weights=weights)  # choose and emit
-    reference = FloatReference(graph.module, samples.measuring)
+    convert_sites = _convert_with(prepared, ranges)
     compile = partial(compile_graph, signature=signature)
-
-    def attempt(sites: Sites) -> Tuned:
-        return tune(convert_sites(sites), samples, reference)
-
     if config.optimize == "latency":
         inputs = samples.subset(1).measuring[0]
         sites = choose_for_latency(convert_sites(sites), convert_sites, compile, inputs)
     goals = goals_of(config, evaluate, max_drop, compile, graph.module)
-    tuned = Fallback(attempt, samples, ranges.macs).reach(sites, goals)
+    tuned = Fallback(attempt_of(prepared, ranges), samples, ranges.macs).reach(sites, goals)
     steps = prepared.steps + tuned.steps
     details = find_details(tuned.emission, samples, ranges)
     report = make_report(prepared.model, tuned, details, ranges.macs, steps)
     return QuantizedModel(
         without_probes(tuned.emission.module, signature), signature, config, report
     )
+
+
+def attempt_of(prepared: Prepared, ranges: Ranges) -> Callable[[Sites], Tuned]:
+    """A function that converts and tunes with given sites, and measures the noise."""
+    convert_sites = _convert_with(prepared, ranges)
+    reference = FloatReference(prepared.graph.module, prepared.samples.measuring)
+
+    def attempt(sites: Sites) -> Tuned:
+        return tune(convert_sites(sites), prepared.samples, reference)
+
+    return attempt
+
+
+def _convert_with(prepared: Prepared, ranges: Ranges) -> Callable[[Sites], Emission]:
+    """Choose and emit, with these ranges."""
+    weights = QuantizedWeights(prepared.graph.module, prepared.sites.weight_spec)
+    return partial(convert, ranges=ranges, weights=weights)
 
 
 def _quantize_submodules(

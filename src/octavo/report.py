@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from .details import Details, Spread, spread_from_dict
 from .graph import ops
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
-from .metrics import Step
+from .metrics import Step, as_json_data, decibels
 from .page import write_page
 from .sites.sites import Sites
 from .tune.tune import Tuned
@@ -94,7 +93,9 @@ class Report:
         histograms: with `spreads`, which take some kB for each site.
         """
         report = self if histograms else dataclasses.replace(self, spreads={})
-        return _finite(dataclasses.asdict(report) | {"int8_share": self.int8_share})
+        data: dict[str, Any] = dataclasses.asdict(report) | {"int8_share": self.int8_share}
+        found: dict[str, Any] = as_json_data(data)
+        return found
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one page that needs no network; see `octavo.page`."""
@@ -125,7 +126,7 @@ class Report:
         count = sum(r.precision == "int8" for r in self.rows)
         table = Table(
             title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of "
-            f"multiply-adds in int8, output SQNR {_number(self.output_sqnr)} dB, "
+            f"multiply-adds in int8, output SQNR {decibels(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
             caption="\n".join([*map(_format_step, self.steps), *self.notes]),
@@ -143,7 +144,7 @@ class Report:
             kind = r.precision + (" dynamic" if r.activations == "dynamic" else "")
             kind += f": {r.reason}" if r.reason else ""
             parameters = f"{r.parameters:,}" if r.parameters else ""
-            noise = "" if r.sqnr is None else _number(r.sqnr)
+            noise = "" if r.sqnr is None else decibels(r.sqnr)
             number = "" if r.site is None else str(r.site)
             table.add_row(
                 number, r.path or r.name, r.operator, kind, bits, span, noise, parameters, size
@@ -156,24 +157,12 @@ class Report:
         return out.getvalue()
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _decibels(value: float | str | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _number(db: float) -> str:
-    return f"{db:.1f}" if math.isfinite(db) else ("exact" if db > 0 else "none")
-
-
 def _format_step(step: Step) -> str:
-    gain = f"{_number(step.before)} -> {_number(step.after)} dB"
+    gain = f"{decibels(step.before)} -> {decibels(step.after)} dB"
     return f"{step.method}: {gain}" + ("" if step.kept else ", not kept")
 
 

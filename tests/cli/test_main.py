@@ -2,7 +2,10 @@ import pytest
 
 import octavo
 
-COMMANDS = ("quantize", "report", "export", "bench")
+COMMANDS = (
+    *("quantize", "report", "compare", "sensitivity", "bench", "export"),
+    *("inspect", "engines", "version"),
+)
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
@@ -13,6 +16,11 @@ def test_help_fits_80_columns(run, monkeypatch, command):
     assert "Usage" in out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
+    assert (
+        not command
+        or command[0] in ("engines", "version")
+        or "For example:" in " ".join(out.split())
+    )
 
 
 def test_help_lists_the_commands(run):

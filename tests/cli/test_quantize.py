@@ -89,3 +89,45 @@ def test_an_interrupted_quantize_leaves_no_file_and_no_traceback(folder, moment)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert not [p for p in folder.iterdir() if "octavo" in p.name]
+
+
+def test_settings_from_a_file_and_options_over_them(folder, quantize):
+    (folder / "octavo.toml").write_text(
+        'observer = "entropy"\nequalize = false\n[sites.linear]\nobserver = "minmax"\n'
+    )
+    file = ("--config", folder / "octavo.toml")
+    assert quantize(*file, "--min-sqnr", 3)[0] == 0
+    config = octavo.load(folder / "net.octavo").config
+    assert (config.observer, config.equalize, config.min_sqnr) == ("entropy", False, 3.0)
+    assert config.sites["linear"].observer == "minmax"
+    code, out, _ = quantize(*file, "--print-config", "--tune-samples", 5)
+    printed = octavo.Config.from_toml(out)
+    assert (code, printed) == (0, dataclasses.replace(config, min_sqnr=10.0, tune_samples=5))
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("observer = 3", (), "observer=3 is unknown"),
+        ("observers = 'mse'", (), "unknown settings: observers."),
+        ("a b", (), "TOML"),
+        ("", ("--preset", "fast"), "give one of them"),
+    ],
+)
+def test_files_that_are_no_settings(folder, quantize, text, more, message):
+    (folder / "octavo.toml").write_text(text)
+    code, _, err = quantize("--config", folder / "octavo.toml", *more)
+    assert code == 2 and message in err
+
+
+def test_a_missing_file_of_settings(folder, quantize):
+    code, _, err = quantize("--config", folder / "none.toml")
+    assert code == 2 and "cannot read" in err
+
+
+def test_histograms_are_kept_if_asked_for(folder, run, quantize):
+    assert quantize("--histograms")[0] == 0
+    assert octavo.load(folder / "net.octavo").report().spreads
+    code, out, _ = run("report", folder / "net.octavo", "--html", folder / "report.html")
+    assert code == 0 and "kB" in out
+    assert '"counts"' in (folder / "report.html").read_text()

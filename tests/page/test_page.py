@@ -6,7 +6,7 @@ from torch import nn
 
 import octavo
 from octavo import FormatError
-from octavo.page import advice, decibels, page_of
+from octavo.page import advice, as_decibels, page_of
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -56,7 +56,7 @@ def test_settings_to_try(report):
     "value, text", [(None, ""), ("inf", "exact"), ("-inf", "none"), (31.25, "31.2")]
 )
 def test_decibels(value, text):
-    assert decibels(value) == text
+    assert as_decibels(value) == text
 
 
 def test_a_missing_folder_is_an_error(report, tmp_path):

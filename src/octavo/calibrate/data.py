@@ -24,7 +24,7 @@ ACCEPTED = (
 )
 
 
-def calls(data: Any, model: nn.Module) -> Iterator[Call]:
+def calls(data: Any, model: Any) -> Iterator[Call]:
     """Each batch of `data` as the (args, kwargs) to call `model` with.
 
     A tensor is one batch, a tuple the positional and a dict the keyword inputs of one call; any
@@ -125,7 +125,7 @@ class _Reader:
     floating: what float64 of numpy becomes.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         parameters = list(signature_of(model).parameters.values())
         kinds = [p.kind for p in parameters]
         by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -134,7 +134,8 @@ class _Reader:
         self.most = None if any_number else sum(k in by_position for k in kinds)
         self.names = [p.name for p in parameters if p.kind in by_name]
         self.open = inspect.Parameter.VAR_KEYWORD in kinds
-        used = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        own = model.parameters() if isinstance(model, nn.Module) else ()
+        used = {p.dtype for p in own if p.is_floating_point()}
         self.floating = torch.float32 if used <= {torch.float32} else None
 
     def call(self, batch: Any, which: str) -> Call:

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..capture.arrays import kind_of
-from ..capture.signature import Call
+from ..capture.signature import Call, Signature
 
 
-def signature_of(model: nn.Module) -> inspect.Signature:
-    """What `forward` takes; for a model that another one wraps, what the inner one takes."""
+def signature_of(model: Any) -> inspect.Signature:
+    """What `forward` takes; for a model that another one wraps, what the inner one takes.
+
+    For a quantized or compiled model, what the forward of the float model took.
+    """
+    if isinstance(known := getattr(model, "signature", None), Signature):
+        return known.forward
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module

@@ -60,9 +60,14 @@ class Signature:
     numbers: tuple[int, ...] = ()
     output_types: tuple[str, ...] = ()
 
+    @property
+    def forward(self) -> inspect.Signature:
+        """The parameters of `forward`, all with a default."""
+        return _rebuild(self.parameters)
+
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The same call with each argument where `forward` has it, by position where possible."""
-        return bound_arguments(_rebuild(self.parameters), args, kwargs)[1]
+        return bound_arguments(self.forward, args, kwargs)[1]
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The tensors of a call, in the graph's order; raises CaptureError for another call."""

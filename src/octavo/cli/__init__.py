@@ -1,4 +1,4 @@
-"""The command line: `octavo quantize`, `report`, `export` and `bench`, a file for each command."""
+"""The command line, a file for each command (`about` has three)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import sys
 import warnings
 from typing import Annotated, Any
 
-import torch
 import typer
 
-from .. import __version__
 from ..errors import CollapseWarning, OctavoError, PartitionWarning
-from . import bench, export, quantize, report
-from .options import err, out
+from . import about, bench, compare, export, quantize, report, sensitivity
+from .options import err
 
 app = typer.Typer(
     help="Turn a trained PyTorch model into a fast, accurate int8 model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,
 )
-for _command in (quantize.quantize, report.report, export.export, bench.bench):
+for _command in (
+    *(quantize.quantize, report.report, compare.compare, sensitivity.sensitivity, bench.bench),
+    *(export.export, about.inspect, about.engines, about.version),
+):
     app.command()(_command)
 
 
 def _version(show: bool) -> None:
     if show:
-        out.print(f"octavo {__version__}, torch {torch.__version__}")
+        about.version()
         raise typer.Exit
 
 

@@ -48,7 +48,10 @@ def bench(
     mean: Mean = MEAN,
     std: Std = STD,
 ) -> None:
-    """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR."""
+    """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR.
+
+    For example: octavo bench torchvision:resnet50 resnet50.octavo --profile
+    """
     q = load(file)
     net = load_model(model, weights)
     call: Any = None

@@ -16,6 +16,9 @@ def export(
     file: Quantized,
     out_file: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .onnx or .xml.")],
 ) -> None:
-    """Write a quantized model as ONNX (.onnx) or OpenVINO IR (.xml and .bin)."""
+    """Write a quantized model as ONNX (.onnx) or OpenVINO IR (.xml and .bin).
+
+    For example: octavo export resnet50.octavo resnet50.onnx
+    """
     export_model(load(file), out_file)
     out.print(f"{out_file}: written")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from ..config import PRESETS
 from ..errors import ConfigError
 from .loaders import ImageOptions
 
@@ -30,6 +32,22 @@ Model = Annotated[
 Quantized = Annotated[Path, typer.Argument(metavar="FILE", help="A file from octavo quantize.")]
 Weights = Annotated[
     Path | None, typer.Option(help="State dict to load: .safetensors, or .pth (weights only).")
+]
+DataPath = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="Folder of images, or of .npy / .npz / .safetensors files (or one such file) with "
+        "samples along the first axis.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.", show_default="balanced"),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings to start from, in a TOML file.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
 Size = Annotated[
@@ -63,3 +81,11 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as e:
         raise ConfigError(f"{option} {text!r}: numbers with commas between them are needed") from e
+
+
+def show(found: Any, as_json: bool) -> None:
+    """Print a result as a table, or as JSON."""
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
+    else:
+        out.print(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch.distributed as dist
 import typer
 
-from ..config import PRESETS
 from ..errors import ConfigError
 from ..io.file import save
 from ..model import QuantizedModel
@@ -20,8 +20,11 @@ from .options import (
     SIZE,
     STD,
     BatchSize,
+    ConfigFile,
+    DataPath,
     Mean,
     Model,
+    Preset,
     Resize,
     Size,
     Std,
@@ -32,15 +35,6 @@ from .options import (
 )
 from .settings import config_with, takes_settings
 
-DataPath = Annotated[
-    Path,
-    typer.Option(
-        "--data",
-        help="Folder of images, or of .npy / .npz / .safetensors files (or one such file) with "
-        "samples along the first axis.",
-    ),
-]
-
 
 @takes_settings
 def quantize(
@@ -50,9 +44,11 @@ def quantize(
     weights: Weights = None,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 512,
     batch_size: BatchSize = 8,
-    preset: Annotated[
-        str, typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.")
-    ] = "balanced",
+    preset: Preset = None,
+    config: ConfigFile = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Only print all settings, as TOML.")
+    ] = False,
     histograms: Annotated[
         bool, typer.Option("--histograms", help="Keep histograms, for octavo report --html.")
     ] = False,
@@ -64,10 +60,16 @@ def quantize(
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file.
 
+    For example: octavo quantize torchvision:resnet50 --weights resnet50.pth
+    --data photos/ --out resnet50.octavo
+
     Under torchrun (torchrun --nproc-per-node 4 -m octavo quantize ...) each
     process observes its share of the batches, on this machine or on several.
     """
-    config = config_with(preset, settings)
+    chosen = config_with(preset, settings, config)
+    if print_config:
+        sys.stdout.write(chosen.to_toml())
+        return
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = load_model(model, weights)
@@ -77,9 +79,9 @@ def quantize(
     rank, count = share = _share()
     batches = load_data(data, net, batch_size, samples, images, share)
     if count > 1:
-        q = quantize_sharded(net, batches, config=config)
+        q = quantize_sharded(net, batches, config=chosen)
     else:
-        q = quantize_model(net, batches, config=config)
+        q = quantize_model(net, batches, config=chosen)
     if rank == 0:
         save(q, out_file, histograms=histograms)
         out.print(_summary(q, out_file))

@@ -7,12 +7,14 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.markup import escape
 
 from ..config import Config, as_config
+from ..errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,10 +32,26 @@ def takes_settings(command: Command) -> Command:
     return command
 
 
-def config_with(preset: str, settings: Mapping[str, Any]) -> Config:
-    """The preset of that name, with the settings that are not None in place of its own."""
+def config_with(
+    preset: str | None, settings: Mapping[str, Any], file: Path | None = None
+) -> Config:
+    """The preset of that name, or a TOML file's settings, with those given that are not None.
+
+    Raises ConfigError for both a preset and a file, and for a file that cannot be read.
+    """
     given = {name: value for name, value in settings.items() if value is not None}
-    return dataclasses.replace(as_config(preset), **given)
+    if file is None:
+        return dataclasses.replace(as_config(preset), **given)
+    if preset is not None:
+        raise ConfigError("--preset and --config both say what to start from: give one of them")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot read {file}: {e}") from e
+    try:
+        return dataclasses.replace(Config.from_toml(text), **given)
+    except ConfigError as e:
+        raise ConfigError(f"{file}: {e}") from e
 
 
 def setting_options(settings: type) -> Iterator[Parameter]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import FormatError
+from ..metrics import decibels
 from .lanes import lanes_of
 
 # of a row, for sorting and for the details that a reader opens
@@ -48,17 +48,14 @@ def page_of(report: Mapping[str, Any]) -> str:
         rows=rows,
         width=1 + max((lane for r in rows for lane in r["graph"].all), default=0),
         most=shares[0] if shares else 0.0,
-        decibels=decibels,
+        decibels=as_decibels,
         data=[{name: row[name] for name in SHOWN} for row in rows],
     )
 
 
-def decibels(value: Any) -> str:
+def as_decibels(value: Any) -> str:
     """A number of dB as text; infinite numbers are strings in a report's data."""
-    if value is None:
-        return ""
-    number = float(value)
-    return f"{number:.1f}" if math.isfinite(number) else ("exact" if number > 0 else "none")
+    return "" if value is None else decibels(float(value))
 
 
 def advice(row: Mapping[str, Any]) -> list[str]:

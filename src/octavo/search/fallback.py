@@ -18,6 +18,7 @@ from torch import fx, nn
 
 from ..calibrate.samples import Samples
 from ..config import Config
+from ..convert import Emission
 from ..errors import CollapseWarning, ConfigError
 from ..graph.names import module_path
 from ..metrics import Step
@@ -150,7 +151,8 @@ class Fallback:
         def tried(turned: Sequence[fx.Node]) -> Tuned:
             return self.attempt(sites.with_float(dict.fromkeys(turned, goal.reason)))
 
-        order = self._most_sensitive_first(result)
+        noise = site_sensitivity(result.emission, self.samples.tuning)
+        order = most_sensitive_first(result.emission, noise, self.macs)
         low, high = 1, len(order)
         while low < high:
             middle = (low + high) // 2
@@ -159,22 +161,25 @@ class Fallback:
             else:
                 low = middle + 1
         turned = order[:high]
-        for site in sorted(turned, key=lambda s: -self._macs(sites, s))[:MAX_REVERTS]:
+        for site in sorted(turned, key=lambda s: -_macs(sites, s, self.macs))[:MAX_REVERTS]:
             fewer = [s for s in turned if s is not site]
             if fewer and goal.met(tried(fewer)):
                 turned = fewer
         return turned, tried(turned)
 
-    def _most_sensitive_first(self, result: Tuned) -> list[fx.Node]:
-        """int8 sites that compute, by the noise they add to the output per multiply-add."""
-        sites = result.emission.sites
-        noise = site_sensitivity(result.emission, self.samples.tuning)
-        mean = sum(self._macs(sites, site) for site in noise) / max(len(noise), 1)
-        # sites without multiply-adds save the conversions around them: a quarter of the mean
-        return sorted(noise, key=lambda s: -noise[s] / (self._macs(sites, s) + mean / 4 + 1))
 
-    def _macs(self, sites: Sites, site: fx.Node) -> int:
-        return sum(self.macs.get(n, 0) for n in sites.rules[site].nodes)
+def most_sensitive_first(
+    emission: Emission, noise: Mapping[fx.Node, float], macs: Mapping[fx.Node, int]
+) -> list[fx.Node]:
+    """int8 sites that compute, by the noise they add to the output per multiply-add."""
+    work = {site: _macs(emission.sites, site, macs) for site in noise}
+    mean = sum(work.values()) / max(len(work), 1)
+    # sites without multiply-adds save the conversions around them: a quarter of the mean
+    return sorted(noise, key=lambda s: -noise[s] / (work[s] + mean / 4 + 1))
+
+
+def _macs(sites: Sites, site: fx.Node, macs: Mapping[fx.Node, int]) -> int:
+    return sum(macs.get(n, 0) for n in sites.rules[site].nodes)
 
 
 def _warn(sites: Sites, turned: Sequence[fx.Node], before: float, after: float) -> None:
