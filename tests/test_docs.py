@@ -1,8 +1,10 @@
-"""Every example in a docstring, and in three pages of docs, prints what it says."""
+"""Every example in a docstring, and in the pages of docs, prints what it says."""
 
 import doctest
 import importlib
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,19 @@ def test_the_page_of_checks():
     assert result.attempted > 4 and result.failed == 0
 
 
-def test_the_page_of_settings():
-    result = doctest.testfile(str(DOCS / "settings.md"), module_relative=False)
-    assert result.attempted > 10 and result.failed == 0
+@pytest.mark.filterwarnings("ignore::octavo.CollapseWarning")
+@pytest.mark.parametrize("page", ["settings", "index", "data", "accuracy-drops", "migrating"])
+def test_pages_of_examples(page):
+    result = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
+    assert result.attempted > 4 and result.failed == 0
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "quantize" in (tmp_path / "api" / "index.html").read_text()
 
 
 @torch.enable_grad()
