@@ -4,6 +4,7 @@ import textwrap
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -153,3 +154,22 @@ def test_what_cannot_be_exported_is_refused(quantized, tmp_path):
         with pytest.raises(octavo.FormatError, match="cannot"):
             octavo.export(odd, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_files_say_how_exact_each_operator_is(tmp_path, suffix):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))
+    q = octavo.quantize(net.eval(), torch.randn(16, 3, 8, 8))
+    path = tmp_path / f"net{suffix}"
+    octavo.export(q, path)
+    if suffix == ".onnx":
+        model = onnx.load(path)
+        found = {p.key.removeprefix("octavo."): p.value for p in model.metadata_props}
+        assert not any(node.metadata_props for node in model.graph.node)  # nor paths
+    else:
+        written = openvino.Core().read_model(path)
+        keys = ("3/linear", "output")
+        found = {key: written.get_rt_info(["octavo", key]).astype(str) for key in keys}
+    row = next(r for r in q.report().rows if r.operator == "linear")
+    assert found["3/linear"] == f"linear: int8, {row.sqnr:.1f} dB"
+    assert found["output"] == f"{q.report().output_sqnr:.1f} dB"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,20 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
                 break
     assert first is not None
     raise first
+
+
+def describe_file(path: Path, facts: Mapping[str, str]) -> None:
+    """Enter facts as metadata of an ONNX file.
+
+    Those that torch.onnx has entered for each operator, with paths of this machine, are removed.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.save(model, path)
 
 
 def _write(
