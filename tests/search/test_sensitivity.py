@@ -97,3 +97,13 @@ def test_sites_of_the_report_are_those_with_an_effect():
         "linear",
     }
     assert set(int8.values()) == {"max_pool2d", "flatten"}  # these only move integers
+
+
+def test_random_numbers_of_the_caller_stay_as_they_are():
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), torch.randn(16, 8)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = octavo.quantize(net, x, target_sqnr=60).report()
+    assert torch.equal(torch.rand(3), expected)
+    assert octavo.quantize(net, x, target_sqnr=60).report() == first  # the same each time

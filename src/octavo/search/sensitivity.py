@@ -53,11 +53,12 @@ def rounding_noise(
     of_weights: Counter[fx.Node] = Counter()
     signal = 0.0
     rounded = {v for values in _rounded_for_sites(emission).values() for v in values}
+    random = torch.Generator().manual_seed(0)  # the same each time, and the user's own untouched
     for inputs in batches:
         run = _Run(emission, rounded, [_differentiable(x) for x in inputs])
         for _ in range(probes):
             signal += sum(float(y.detach().square().sum()) for y in run.outputs)
-            run.probe(of_values, of_weights)
+            run.probe(of_values, of_weights, random)
     return of_values, of_weights, signal
 
 
@@ -139,13 +140,15 @@ class _Run:
         output: Any = n.target(*args, **kwargs)  # type: ignore[operator]
         return output[0] if isinstance(output, tuple) else output
 
-    def probe(self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node]) -> None:
+    def probe(
+        self, of_values: Counter[fx.Node], of_weights: Counter[fx.Node], random: torch.Generator
+    ) -> None:
         """Add an estimate of the energy that each error has at the outputs."""
         kept = [(of_values, self.values), (of_weights, self.products)]
         tensors = [value for _, pairs in kept for value, _ in pairs.values()]
         if not tensors:
             return
-        directions = [torch.randn_like(y) for y in self.outputs]
+        directions = [torch.randn(y.shape, generator=random).to(y) for y in self.outputs]
         gradients = iter(
             torch.autograd.grad(
                 self.outputs, tensors, directions, retain_graph=True, allow_unused=True
