@@ -9,6 +9,7 @@ import octavo
 from octavo import Config, PartitionWarning, SiteConfig
 from octavo.engines.base import compile_graph
 from octavo.engines.openvino.build import Builder
+from octavo.engines.openvino.table import Unsupported
 from octavo.metrics import sqnr
 
 INTEGERS = Config(activations="static", sites={"lstm": SiteConfig(activations="static")})
@@ -108,3 +109,13 @@ def test_scales_that_openvino_would_mistake_run_in_pytorch(fault):
         fast = compile_graph(module, q.signature)
     for expected, got in zip(module(*x), fast.run(x), strict=True):
         assert sqnr(expected, got) > SAME
+
+
+@torch.no_grad()
+def test_a_graph_with_other_weights_is_refused_not_crashed():
+    q = quantized(Net(batch_first=True))
+    node = next(n for n in q.graph.nodes if "rounded_lstm" in str(n.target))
+    node.update_arg(2, list(node.args[2])[:3])  # as a file may have it
+    q.graph_module.recompile()
+    with pytest.raises(Unsupported, match="other weights than an LSTM"):
+        Builder(q.graph_module, q.signature).build()

@@ -203,8 +203,6 @@ class Builder:
             raise Unsupported(f"no entry for {describe(node)}")
         if node.target in ops.DYNAMIC:
             return self.rows_of(node) if is_rows(self.module, node) else _part_of_rounding(node)
-        if node.target is rounded_lstm_op:
-            return rounded_lstm(self, node)
         d = Dequantize.of(self.module, node)
         if d is not None and d.is_weight:
             return weight(self, node)
@@ -221,7 +219,11 @@ class Builder:
         alone = target in CONVOLUTIONS and doubles_scale(node)
         if target in (aten.mul, aten.div, aten.neg) and forgets_sign(node, args):
             alone, args = True, tuple(map(_apart, args))
-        lower = TABLE.get(target) or functools.partial(WEIGHTED[target], self)
+        lower: Callable[..., Any] = functools.partial(rounded_lstm, self, node)
+        if node.target is rounded_lstm_op:  # it reads its weights and scales from the graph
+            args, kwargs = (), {}
+        else:
+            lower = TABLE.get(target) or functools.partial(WEIGHTED[target], self)
         try:
             value = self.named(lower(*args, **kwargs), node)
             if not _is_scale_of_rows(node):  # whose ids are those of the rows

@@ -52,8 +52,10 @@ def rounded_lstm(b: Loader, node: fx.Node) -> list[Output]:
         raise Unsupported("its input is not rounded", node)
     if [q.qmin, q.qmax] != integers[2:]:
         raise Unsupported("its input has other integers than its state", node)
-    state = [attribute(b.module, n.target) for n in integers[:2]]
     each = 4 if has_biases else 2
+    if len(weights) != each * (1 + bool(bidirectional)):
+        raise Unsupported("it has other weights than an LSTM", node)
+    state = [attribute(b.module, n.target) for n in integers[:2]]
     parts = [
         _direction(b.module, weights[i : i + each], (q.scale, q.zero_point), state, node)
         for i in range(0, len(weights), each)
