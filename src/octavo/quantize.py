@@ -14,6 +14,7 @@ Each stage returns a new value and does not modify its input.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -24,7 +25,15 @@ from typing import Any, overload
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor, nn
 
 from .calibrate.data import calls
@@ -122,7 +131,7 @@ def quantize(
     evaluate: a function that takes a model, called like yours, and returns a number, higher is
         better: keep as few operators float as it takes for the number to drop by no more than
         `max_drop`. It should use data outside the calibration data; it is called about ten times.
-    progress: show a bar on a terminal during calibration.
+    progress: show on a terminal what is done, with a bar during calibration.
     dynamic_shapes: sizes that may differ from call to call, in the form of torch.export, such as
         {"x": {0: Dim("batch"), 1: Dim("length", max=512)}}; all others are fixed. By default they
         are inferred, as said under `data`. Either way the captured graph is compared with the
@@ -150,11 +159,13 @@ def quantize(
         shown = _progress(batches, _length(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 
-    prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
+    with _working("capturing, and trying settings", progress):
+        prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
     ranges = Ranges(prepared.sites)
     for call in _progress(itertools.chain(prepared.taken, batches), _length(data), progress):
         ranges.observe(prepared.graph.flatten(*call))
-    return finish(prepared, ranges, evaluate, max_drop)  # choose, emit, tune, search, report
+    with _working("choosing, emitting and tuning", progress):
+        return finish(prepared, ranges, evaluate, max_drop)  # and search, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,9 +301,23 @@ def _length(data: Any) -> int | None:
         return None
 
 
+@contextlib.contextmanager
+def _working(what: str, show: bool) -> Iterator[None]:
+    """On a terminal, say what is done and for how long."""
+    columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
+    console = Console(stderr=True)
+    hidden = not (show and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
 def _progress(batches: Iterable[Call], total: int | None, show: bool) -> Iterable[Call]:
     console = Console(stderr=True)
-    columns = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        *(TextColumn("calibrating"), BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
+    )
     hidden = not (show and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         yield from bar.track(batches, total=total)
