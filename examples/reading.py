@@ -1,7 +1,7 @@
 """A small reader of printed words: convolutions and two bidirectional LSTMs, trained with CTC.
 
     python examples/reading.py words/      # render 512 words as images, to look at
-    python examples/reading.py --train     # make reading.safetensors anew: about 20 minutes
+    python examples/reading.py --train     # make reading.safetensors anew: about ten minutes
 
 The form is that of Shi, Bai and Yao, "An End-to-End Trainable Neural Network for Image-based
 Sequence Recognition" (2015). Words are rendered with the font that Pillow contains: letters and
