@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from .metrics import sqnr
 from .model import QuantizedModel
 from .passes import run_passes
 from .report import tensor_bytes
+from .search.latency import seconds_in_turns
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,8 @@ def compare_engines(
     }
     reference = model(*args, **kwargs)
     noise = {name: sqnr(reference, run(*args, **kwargs)) for name, (run, _) in variants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, (run, _size) in variants.items():
-            start = time.perf_counter()
-            run(*args, **kwargs)
-            seconds[name].append(time.perf_counter() - start)
+    timed = [partial(run, *args, **kwargs) for run, _ in variants.values()]
+    seconds = dict(zip(variants, seconds_in_turns(timed, rounds), strict=True))
     return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in variants.items()]
 
 

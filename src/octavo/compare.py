@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +15,14 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .calibrate.data import calls
+from .calibrate.data import batch_size, calls
 from .capture.signature import Call
 from .engines.base import EngineModel
 from .errors import DataError
 from .metrics import Noise, as_json_data, decibels
 from .model import QuantizedModel
 from .report import tensor_bytes
+from .search.latency import seconds_in_turns
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def compare(
         noises += [Noise() for _ in a[len(noises) :]]
         for noise, x, y in zip(noises, a, b, strict=True):
             noise.add(x, y)
-        samples += _count((args, kwargs))
+        samples += batch_size((args, kwargs))
         if a and a[0].dim() > 1 and a[0].shape[-1] > 1:
             equal = a[0].argmax(-1) == b[0].argmax(-1)
             same, asked = same + int(equal.sum()), asked + equal.numel()
@@ -150,21 +151,12 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
     return ", ".join(str(tuple(t.shape)) for t in tensors)
 
 
-def _count(call: Call) -> int:
-    tensors = [t for t in tree_leaves(call) if isinstance(t, Tensor) and t.dim()]
-    return tensors[0].shape[0] if tensors else 1
-
-
 def _times(runs: Sequence[Callable[..., Any]], call: Call, rounds: int) -> tuple[float, float]:
     """Median milliseconds of each, called in turns."""
     args, kwargs = call
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(max(rounds, 1)):
-        for run, taken in zip(runs, seconds, strict=True):
-            start = time.perf_counter()
-            run(*args, **kwargs)
-            taken.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds[0]), 1e3 * statistics.median(seconds[1])
+    timed = [partial(run, *args, **kwargs) for run in runs]
+    first, second = map(statistics.median, seconds_in_turns(timed, max(rounds, 1)))
+    return 1e3 * first, 1e3 * second
 
 
 def _megabytes(model: Any) -> float:

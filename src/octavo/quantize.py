@@ -29,6 +29,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -161,9 +162,8 @@ def quantize(
 
     with _working("capturing, and trying settings", progress):
         prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
-    ranges = Ranges(prepared.sites)
-    for call in _progress(itertools.chain(prepared.taken, batches), _length(data), progress):
-        ranges.observe(prepared.graph.flatten(*call))
+    every = itertools.chain(prepared.taken, batches)
+    ranges = observe(prepared, _progress(every, _length(data), progress))
     with _working("choosing, emitting and tuning", progress):
         return finish(prepared, ranges, evaluate, max_drop)  # and search, report
 
@@ -218,6 +218,14 @@ def prepare(
         sites, tried = equalize_if_better(sites, samples)
         steps = (*steps, *tried)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
+
+
+def observe(prepared: Prepared, batches: Iterable[Call]) -> Ranges:
+    """The ranges of all values over these calls."""
+    ranges = Ranges(prepared.sites)
+    for call in batches:
+        ranges.observe(prepared.graph.flatten(*call))
+    return ranges
 
 
 def finish(
@@ -304,20 +312,19 @@ def _length(data: Any) -> int | None:
 @contextlib.contextmanager
 def _working(what: str, show: bool) -> Iterator[None]:
     """On a terminal, say what is done and for how long."""
-    columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
-    console = Console(stderr=True)
-    hidden = not (show and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with _display(show, SpinnerColumn(), TextColumn(what), TimeElapsedColumn()) as bar:
         bar.add_task(what, total=None)
         yield
 
 
 def _progress(batches: Iterable[Call], total: int | None, show: bool) -> Iterable[Call]:
-    console = Console(stderr=True)
-    columns = (
-        *(TextColumn("calibrating"), BarColumn(), MofNCompleteColumn()),
-        *(TimeElapsedColumn(), TimeRemainingColumn()),
-    )
-    hidden = not (show and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    counts = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn())
+    with _display(show, *counts, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
         yield from bar.track(batches, total=total)
+
+
+def _display(show: bool, *columns: ProgressColumn) -> Progress:
+    """One that vanishes at its end, and is hidden where there is no terminal."""
+    console = Console(stderr=True)
+    hidden = not (show and console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=hidden)

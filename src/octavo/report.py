@@ -189,12 +189,13 @@ def make_report(
     """Describe a finished quantization, in graph order, each site with its value's SQNR."""
     sites = tuned.emission.sites
     nodes = [n for n in sites.graph.graph.nodes if sites.roots.get(n, n) is n and _is_work(n)]
+    known = set(nodes)
     rows = [
         dataclasses.replace(
             _row(tuned, node, macs),
             local_sqnr=details.local.get(node),
             noise_share=details.shares.get(node),
-            reads=tuple(n.name for n in _read_by(node, sites, set(nodes))),
+            reads=tuple(n.name for n in _read_by(node, sites, known)),
         )
         for node in nodes
     ]

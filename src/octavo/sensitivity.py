@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +22,9 @@ from .config import Config, as_config
 from .engines.base import compile_graph
 from .graph.names import module_path, operator_name
 from .metrics import as_json_data, decibels
-from .quantize import attempt_of, prepare
+from .quantize import attempt_of, observe, prepare
 from .search.fallback import most_sensitive_first
+from .search.latency import seconds_in_turns
 from .search.sensitivity import site_sensitivity
 from .sites.sites import Sites
 
@@ -113,9 +113,7 @@ def sensitivity(
     config = dataclasses.replace(as_config(config), min_sqnr=0, target_sqnr=0)
     batches = calls(data, model)
     prepared = prepare(model, batches, config)
-    ranges = Ranges(prepared.sites)
-    for call in itertools.chain(prepared.taken, batches):
-        ranges.observe(prepared.graph.flatten(*call))
+    ranges = observe(prepared, itertools.chain(prepared.taken, batches))
     attempt = attempt_of(prepared, ranges)
     whole = attempt(prepared.sites)
     noise = site_sensitivity(whole.emission, prepared.samples.tuning)
@@ -161,9 +159,5 @@ def _damage(sites: Sites, root: fx.Node, share: float, ranges: Ranges) -> SiteDa
 
 def _milliseconds(compiled: Any, inputs: Sequence[Tensor]) -> float:
     compiled.run(inputs)
-    seconds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        compiled.run(inputs)
-        seconds.append(time.perf_counter() - start)
+    (seconds,) = seconds_in_turns([partial(compiled.run, inputs)], ROUNDS)
     return 1e3 * statistics.median(seconds)

@@ -8,20 +8,9 @@ from octavo.search import dynamic
 
 
 @pytest.fixture
-def ratio(monkeypatch):
+def ratio(fake_race):
     """The time of any network over that of the static one: 1 unless set."""
-    known = {"ratio": 1.0, "asked": 0}
-
-    class Race:
-        def __init__(self, *_):
-            pass
-
-        def ratio(self, module):
-            known["asked"] += 1
-            return known["ratio"]
-
-    monkeypatch.setattr(dynamic, "Race", Race)
-    return known
+    return fake_race(dynamic, 1.0)
 
 
 class Tokens(nn.Module):

@@ -9,20 +9,9 @@ from octavo.search import recurrent
 
 
 @pytest.fixture
-def ratio(monkeypatch):
+def ratio(fake_race):
     """The time of any network with integer layers over that of the one before."""
-    known = {"ratio": 0.5, "asked": 0}
-
-    class Race:
-        def __init__(self, *_):
-            pass
-
-        def ratio(self, module):
-            known["asked"] += 1
-            return known["ratio"]
-
-    monkeypatch.setattr(recurrent, "Race", Race)
-    return known
+    return fake_race(recurrent, 0.5)
 
 
 class Layers(nn.Module):

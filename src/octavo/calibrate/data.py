@@ -213,6 +213,6 @@ def _of(t: Tensor) -> str:
 
 
 def batch_size(call: Call) -> int:
-    """The length of the first dimension of a call's first tensor."""
-    first = next(t for t in pytree.tree_leaves(call) if isinstance(t, Tensor))
-    return first.shape[0] if first.dim() else 1
+    """The length of the first dimension of a call's first tensor that has any; 1 without one."""
+    tensors = (t for t in pytree.tree_leaves(call) if isinstance(t, Tensor) and t.dim())
+    return next((t.shape[0] for t in tensors), 1)
