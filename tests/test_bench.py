@@ -1,10 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 import octavo
 from networks import calls, make
-from octavo.bench import bench_table, compare_engines, random_call
+from octavo.bench import bench_table, compare_engines, latency, random_call
 
 
 def test_three_ways_in_turns():
@@ -18,6 +20,17 @@ def test_three_ways_in_turns():
     assert 20 < results[2].sqnr < 60
     assert results[2].size < results[0].size
     assert bench_table(results, 1234, 2).row_count == 3
+
+
+def test_latency_in_a_report():
+    net, inputs = make("residual")
+    q = octavo.quantize(net, calls(inputs))
+    found = latency(q, inputs(3)[0][0], threads=1)
+    assert (found.engine, found.batch, found.threads) == ("OpenVINO", 3, 1)
+    assert 0 < found.milliseconds < 1e4
+    report = dataclasses.replace(q.report(), latency=found)
+    assert octavo.Report.from_dict(report.to_dict()) == report
+    assert f"{found.milliseconds:.3f} ms a call in OpenVINO (batch 3, threads: 1)" in str(report)
 
 
 @pytest.mark.parametrize("name", ["residual", "structured"])

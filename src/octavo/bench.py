@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from .calibrate.data import calls
+from .calibrate.data import batch_size, calls
 from .capture.export import capture
 from .capture.signature import Call, Signature
 from .engines.base import compile_graph
@@ -21,8 +21,10 @@ from .engines.openvino.profile import profile as profile
 from .metrics import sqnr
 from .model import QuantizedModel
 from .passes import run_passes
-from .report import tensor_bytes
+from .report import Latency, tensor_bytes
 from .search.latency import seconds_in_turns
+
+ROUNDS = 50  # timed calls
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,29 @@ def compare_engines(
     timed = [partial(run, *args, **kwargs) for run, _ in variants.values()]
     seconds = dict(zip(variants, seconds_in_turns(timed, rounds), strict=True))
     return [Result(name, seconds[name], size, noise[name]) for name, (_, size) in variants.items()]
+
+
+@torch.no_grad()
+def latency(
+    quantized: QuantizedModel, data: Any = None, batch: int = 1, *, threads: int | None = None
+) -> Latency:
+    """Compile with OpenVINO and time calls, for `Report.latency`.
+
+    data: data as for `quantize`, of which the first call is used; None for a random batch.
+    threads: CPU threads; all that PyTorch uses by default.
+
+    >>> import dataclasses, octavo
+    >>> q = octavo.quantize(nn.Linear(8, 4), torch.randn(32, 8))
+    >>> report = dataclasses.replace(q.report(), latency=latency(q))
+    >>> report.latency.engine
+    'OpenVINO'
+    """
+    args, kwargs = example_call(quantized, quantized, data, batch)
+    threads = threads or torch.get_num_threads()
+    run = partial(quantized.compile(threads=threads), *args, **kwargs)
+    run()
+    (seconds,) = seconds_in_turns([run], ROUNDS)
+    return Latency("OpenVINO", batch_size((args, kwargs)), threads, 1e3 * statistics.median(seconds))
 
 
 def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: int) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .engines.base import EngineModel
 from .errors import DataError
 from .metrics import Noise, as_json_data, decibels
 from .model import QuantizedModel
+from .page import page, write_page
 from .report import tensor_bytes
 from .search.latency import seconds_in_turns
 
@@ -59,6 +61,18 @@ class Comparison:
         """All of it as JSON data; infinite numbers become the strings "inf" and "-inf"."""
         data: dict[str, Any] = as_json_data(dataclasses.asdict(self))
         return data
+
+    def html(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it as one page that needs no network.
+
+        Raises FormatError where the folder is missing.
+        """
+        (a, b), (small, large) = self.milliseconds, self.megabytes
+        facts = {"samples": str(self.samples), "SQNR": f"{decibels(self.sqnr)} dB"}
+        if self.agreement is not None:
+            facts["same answer"] = f"{self.agreement:.2%}"
+        facts |= {"latency": f"{a:.3f} → {b:.3f} ms", "size": f"{small:.2f} → {large:.2f} MB"}
+        write_page(page("compare", "Octavo comparison", facts, found=self), path)
 
     def __rich__(self) -> Table:
         """The table for rich."""

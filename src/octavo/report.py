@@ -22,6 +22,7 @@ from .graph.names import module_path, operator_name
 from .graph.tensors import attribute
 from .metrics import Step, as_json_data, decibels
 from .page import write_page
+from .page.report import report_page
 from .sites.sites import Sites
 from .tune.tune import Tuned
 
@@ -63,13 +64,31 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The median of a compiled model's calls, in milliseconds; `octavo.bench.latency` measures it.
+
+    batch: samples in a call. threads: of the processor.
+    """
+
+    engine: str
+    batch: int
+    threads: int
+    milliseconds: float
+
+    def __str__(self) -> str:
+        samples = f"batch {self.batch}, threads: {self.threads}"
+        return f"{self.milliseconds:.3f} ms a call in {self.engine} ({samples})"
+
+
+@dataclass(frozen=True)
 class Report:
     """`rows`, one per site in graph order, and totals. `print(report)` shows the table.
 
     output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there are
     several); bytes are those of all tensors, before and after; steps are the methods tried to raise
     the SQNR and what each gained; notes say what else to know: sizes that are fixed, other types.
-    spreads are histograms by the `name` of a row, which a file holds only if asked to.
+    spreads are histograms by the `name` of a row, which a file holds only if asked to. latency is
+    None until it is measured.
     """
 
     rows: tuple[Row, ...]
@@ -79,6 +98,7 @@ class Report:
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     spreads: Mapping[str, Spread] = field(default_factory=dict)
+    latency: Latency | None = None
 
     @property
     def int8_share(self) -> float:
@@ -99,7 +119,7 @@ class Report:
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one page that needs no network; see `octavo.page`."""
-        write_page(self.to_dict(), path)
+        write_page(report_page(self.to_dict()), path)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
@@ -119,17 +139,19 @@ class Report:
         )
         sizes = data["bytes_before"], data["bytes_after"]
         notes = tuple(map(str, data.get("notes", ())))
-        return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes, spreads)
+        latency = Latency(**timed) if (timed := data.get("latency")) else None
+        return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes, spreads, latency)
 
     def __rich__(self) -> Table:
         """The table for rich."""
         count = sum(r.precision == "int8" for r in self.rows)
+        latency = [] if self.latency is None else [str(self.latency)]
         table = Table(
             title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of "
             f"multiply-adds in int8, output SQNR {decibels(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
-            caption="\n".join([*map(_format_step, self.steps), *self.notes]),
+            caption="\n".join([*latency, *map(_format_step, self.steps), *self.notes]),
             caption_justify="left",
         )
         table.add_column("#", justify="right")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from .config import Config, as_config
 from .engines.base import compile_graph
 from .graph.names import module_path, operator_name
 from .metrics import as_json_data, decibels
+from .page import page, write_page
+from .page.curves import curve_of
 from .quantize import attempt_of, observe, prepare
 from .search.fallback import most_sensitive_first
 from .search.latency import seconds_in_turns
@@ -69,6 +73,30 @@ class Sensitivity:
         """All of it as JSON data."""
         data: dict[str, Any] = as_json_data(dataclasses.asdict(self))
         return data
+
+    def html(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it as one page that needs no network, the curve plotted.
+
+        Raises FormatError where the folder is missing.
+        """
+        first, last = self.curve[0], self.curve[-1]
+        facts = {"all in int8": f"{decibels(first.sqnr)} dB", "operators": str(len(self.sites))}
+        curves = [
+            curve_of("SQNR in dB by the number in float", self._points("sqnr"), "dB"),
+            curve_of("Milliseconds by the number in float", self._points("milliseconds"), "ms"),
+        ]
+        if first.milliseconds is not None and last.milliseconds is not None:
+            facts["latency, int8 → float"] = (
+                f"{first.milliseconds:.3f} → {last.milliseconds:.3f} ms"
+            )
+        most = max((s.share for s in self.sites), default=0.0)
+        shown = [curve for curve in curves if curve.points]
+        title = "Octavo sensitivity"
+        write_page(page("sensitivity", title, facts, found=self, curves=shown, most=most), path)
+
+    def _points(self, name: str) -> list[tuple[str, float]]:
+        values = [(str(p.floats), getattr(p, name)) for p in self.curve]
+        return [(label, math.nan if value is None else value) for label, value in values]
 
     def __rich__(self) -> Group:
         """The tables for rich."""

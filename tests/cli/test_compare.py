@@ -12,6 +12,10 @@ def test_float_and_quantized(folder, run, quantize):
     found = json.loads(out)
     assert found["samples"] == 8 and found["sqnr"] > 20
     assert found["sites"][0]["precision"][0] == "float"
+    page = folder / "page.html"
+    code, out, err = run("compare", *models, "--data", folder / "data", "--html", page)
+    assert (code, out) == (0, "") and "page.html" in err
+    assert "same answer" in page.read_text()
 
 
 @pytest.mark.parametrize("name, message", [("none.octavo", "cannot read"), ("none", "MODEL is")])

@@ -128,6 +128,6 @@ def test_a_missing_file_of_settings(folder, quantize):
 def test_histograms_are_kept_if_asked_for(folder, run, quantize):
     assert quantize("--histograms")[0] == 0
     assert octavo.load(folder / "net.octavo").report().spreads
-    code, out, _ = run("report", folder / "net.octavo", "--html", folder / "report.html")
-    assert code == 0 and "kB" in out
+    code, _, err = run("report", folder / "net.octavo", "--html", folder / "report.html")
+    assert code == 0 and "kB" in err
     assert '"counts"' in (folder / "report.html").read_text()

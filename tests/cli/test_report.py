@@ -9,7 +9,10 @@ def test_a_table_or_json(folder, run, quantize):
     assert code == 0
     assert "conv2d + relu" in out
     code, out, _ = run("report", folder / "net.octavo", "--json")
-    assert json.loads(out)["rows"][0]["precision"] == "int8"
+    found = json.loads(out)
+    assert found["rows"][0]["precision"] == "int8" and found["latency"] is None
+    code, out, _ = run("report", folder / "net.octavo", "--json", "--time")
+    assert json.loads(out)["latency"]["milliseconds"] > 0
 
 
 @pytest.mark.parametrize("name", ["net.py", "none.octavo"])

@@ -9,6 +9,8 @@ def test_a_table_or_json(folder, run):
     found = json.loads(out)
     assert found["curve"][0]["floats"] == 0
     assert found["curve"][-1]["floats"] == len(found["sites"])
+    code, out, _ = run(*call, "--html", folder / "page.html")
+    assert (code, out) == (0, "") and "<polyline" in (folder / "page.html").read_text()
 
 
 def test_a_wrong_setting(folder, run):

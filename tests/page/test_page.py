@@ -1,4 +1,4 @@
-import shutil
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -6,50 +6,7 @@ from torch import nn
 
 import octavo
 from octavo import FormatError
-from octavo.page import advice, as_decibels, page_of
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
-
-    def forward(self, x):
-        x = self.stem(x).relu()
-        return self.head(self.norm((x + self.body(x)).mean((2, 3))))
-
-
-@pytest.fixture(scope="module")
-def report():
-    return octavo.quantize(Net().eval(), [torch.randn(8, 3, 16, 16) for _ in range(4)]).report()
-
-
-def test_a_page_needs_nothing_else(report, tmp_path):
-    report.html(tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
-    for row in report.rows:
-        assert f">{row.path or row.name}</button>" in text
-    assert f"{report.output_sqnr:.1f} dB" in text
-
-
-def test_names_are_escaped(report):
-    data = report.to_dict()
-    rows = [row | {"path": "</script><b>", "reason": "a < b & c"} for row in data["rows"]]
-    text = page_of(data | {"rows": rows})
-    assert "</script><b>" not in text and "&lt;/script&gt;" in text
-
-
-def test_settings_to_try(report):
-    found = {row["operator"]: advice(row) for row in report.to_dict()["rows"]}
-    assert found["linear"] == [
-        'octavo.Config(keep_float=["head"])',
-        'octavo.Config(sites={"head": octavo.SiteConfig(activations="dynamic")})',
-    ]
-    assert found["layer_norm"] == []
+from octavo.page import as_decibels, write_page
 
 
 @pytest.mark.parametrize(
@@ -59,78 +16,64 @@ def test_decibels(value, text):
     assert as_decibels(value) == text
 
 
-def test_a_missing_folder_is_an_error(report, tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FormatError, match="there is no folder"):
-        report.html(tmp_path / "none" / "report.html")
+        write_page("", tmp_path / "none" / "page.html")
 
 
 # ---- in a browser
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("needs chromium and chromedriver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+def results():
+    torch.manual_seed(0)
+    layers = {"stem": nn.Linear(16, 32), "act": nn.ReLU(), "body": nn.Linear(32, 8)}
+    net = nn.Sequential(OrderedDict(layers | {"head": nn.Linear(8, 4)})).eval()
+    data = torch.randn(64, 16)
+    q = octavo.quantize(net, data)
+    return {
+        "compare": octavo.compare(net, q, data, rounds=2),
+        "sensitivity": octavo.sensitivity(net, data),
+    }
 
 
-@pytest.fixture
-def page(browser, report, tmp_path):
-    report.html(tmp_path / "report.html")
-    browser.get((tmp_path / "report.html").as_uri())
-    yield browser
+@pytest.fixture(params=["compare", "sensitivity"])
+def opened(request, browser, results, tmp_path):
+    results[request.param].html(tmp_path / "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    yield browser, results[request.param]
     assert browser.get_log("browser") == []
 
 
-def all_of(page, selector):
-    return page.find_elements("css selector", selector)
+def modules(page, result):
+    cells = page.find_elements("css selector", "table.sortable tbody tr")
+    paths = {s.path for s in result.sites}
+    return [next(p for p in c.text.split() if p in paths) for c in cells if c.is_displayed()]
 
 
-def shown(page):
-    return [b.text for b in all_of(page, "tbody tr[data-row] .open") if b.is_displayed()]
-
-
-def test_rows_are_sorted_and_filtered(page, report):
-    paths = [r.path or r.name for r in report.rows]
-    assert shown(page) == paths
-    (share,) = all_of(page, "button[data-key=noise_share]")
-    share.click()
-    first = max(report.rows, key=lambda r: r.noise_share or 0)
-    assert shown(page)[0] == (first.path or first.name)
-    assert share.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
-    (text,) = all_of(page, "#filter")
-    text.send_keys("conv2d")
-    assert sorted(shown(page)) == sorted(r.path for r in report.rows if "conv2d" in r.operator)
-    text.send_keys(" nothing like it")
-    assert shown(page) == [] and all_of(page, "#none")[0].is_displayed()
-
-
-def test_a_site_opens_by_keyboard_with_its_histogram(page):
-    button = all_of(page, ".open")[0]
-    button.send_keys("\n")
-    assert button.get_attribute("aria-expanded") == "true"
-    (detail,) = all_of(page, "tr.detail")
-    assert "keep_float=" in detail.text and "beyond" in detail.text
-    assert len(detail.find_elements("css selector", "figure svg")) == 2
-    button.send_keys("\n")
-    assert all_of(page, "tr.detail") == []
+def test_operators_are_listed_in_order_and_found(opened):
+    page, result = opened
+    assert modules(page, result) == [s.path for s in result.sites]
+    page.find_element("css selector", "button[data-key=path]").click()
+    assert modules(page, result) == sorted((s.path for s in result.sites), reverse=True)
+    page.find_element("id", "filter").send_keys("nothing like it")
+    assert modules(page, result) == [] and page.find_element("id", "none").is_displayed()
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-def test_nothing_is_wider_than_the_window(page, width):
+def test_nothing_is_wider_than_the_window(opened, width):
+    page, _ = opened
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    all_of(page, ".open")[0].click()
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    pdf = page.execute_cdp_cmd("Page.printToPDF", {})
-    assert len(pdf["data"]) > 1000
+
+
+def test_each_point_of_the_curves_is_drawn(browser, results, tmp_path):
+    found = results["sensitivity"]
+    found.html(tmp_path / "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    titles = [e.get_attribute("textContent") for e in browser.find_elements("css selector", "title")]
+    drawn = [t for t in titles if t.endswith((" dB", " ms"))]
+    finite = [p for p in found.curve if p.sqnr != float("inf")]
+    assert len(drawn) == len(finite) + len(found.curve)
+    assert f"0: {found.curve[0].sqnr:.4g} dB" in drawn

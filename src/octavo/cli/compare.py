@@ -16,6 +16,7 @@ from .options import (
     STD,
     BatchSize,
     DataPath,
+    Html,
     Json,
     Mean,
     Resize,
@@ -39,6 +40,7 @@ def compare(
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 256,
     batch_size: BatchSize = 1,
     as_json: Json = False,
+    html: Html = None,
     size: Size = SIZE,
     resize: Resize = None,
     mean: Mean = MEAN,
@@ -52,7 +54,7 @@ def compare(
     models = [_model(spec, weights) for spec in (first, second)]
     images = image_options(size, resize, mean, std)
     batches = load_data(data, models[0], batch_size, samples, images)
-    show(compare_models(models[0], models[1], list(batches)), as_json)
+    show(compare_models(models[0], models[1], list(batches)), as_json, html)
 
 
 def _model(spec: str, weights: Path | None) -> Any:

@@ -42,6 +42,9 @@ DataPath = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="Write a page for browsers instead (.html).")
+]
 Preset = Annotated[
     str | None,
     typer.Option(help=f"Settings to start from: {', '.join(PRESETS)}.", show_default="balanced"),
@@ -83,9 +86,12 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise ConfigError(f"{option} {text!r}: numbers with commas between them are needed") from e
 
 
-def show(found: Any, as_json: bool) -> None:
-    """Print a result as a table, or as JSON."""
+def show(found: Any, as_json: bool, html: Path | None = None) -> None:
+    """Print a result as a table or as JSON, or write it as a page (and print its JSON as well)."""
+    if html is not None:
+        found.html(html)
+        err.print(f"{html}: {html.stat().st_size / 1e3:.0f} kB")
     if as_json:
         sys.stdout.write(json.dumps(found.to_dict(), indent=1) + "\n")
-    else:
+    elif html is None:
         out.print(found)

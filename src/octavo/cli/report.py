@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
 from typing import Annotated
 
 import typer
 
+from ..bench import latency
 from ..io.file import load
-from .options import Json, Quantized, out, show
+from .options import Html, Json, Quantized, show
 
 
 def report(
     file: Quantized,
     as_json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page for browsers instead (.html).")
-    ] = None,
+    html: Html = None,
+    timed: Annotated[
+        bool, typer.Option("--time", help="Also time a call with one sample in OpenVINO.")
+    ] = False,
 ) -> None:
     """Show what became of each operator of a quantized model.
 
     The page has histograms if the file does: octavo quantize --histograms. For
     example: octavo report resnet50.octavo --html report.html
     """
-    found = load(file).report()
-    if html is not None:
-        found.html(html)
-        out.print(f"{html}: {html.stat().st_size / 1e3:.0f} kB")
-    if as_json or html is None:
-        show(found, as_json)
+    q = load(file)
+    found = q.report()
+    if timed:
+        found = dataclasses.replace(found, latency=latency(q))
+    show(found, as_json, html)

@@ -15,6 +15,7 @@ from .options import (
     BatchSize,
     ConfigFile,
     DataPath,
+    Html,
     Json,
     Mean,
     Model,
@@ -38,6 +39,7 @@ def sensitivity(
     batch_size: BatchSize = 8,
     timed: Annotated[bool, typer.Option(help="Time each point with OpenVINO.")] = True,
     as_json: Json = False,
+    html: Html = None,
     preset: Preset = None,
     config: ConfigFile = None,
     size: Size = SIZE,
@@ -55,4 +57,4 @@ def sensitivity(
     net = load_model(model, weights)
     images = image_options(size, resize, mean, std)
     batches = load_data(data, net, batch_size, samples, images)
-    show(find_sensitivity(net, batches, chosen, timed=timed), as_json)
+    show(find_sensitivity(net, batches, chosen, timed=timed), as_json, html)
