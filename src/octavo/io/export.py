@@ -16,9 +16,8 @@ from ..engines.onnx.export import describe_file, to_onnx
 from ..engines.openvino.compiled import CompiledModel, import_openvino, openvino_core
 from ..engines.openvino.convert import build
 from ..errors import EngineError, FormatError, SaveWarning
-from ..metrics import decibels
 from ..model import QuantizedModel
-from ..report import Report
+from .facts import describe_layers, facts_by_node, facts_of
 
 
 def export(model: QuantizedModel, path: str | os.PathLike[str], check: bool = True) -> None:
@@ -31,8 +30,8 @@ def export(model: QuantizedModel, path: str | os.PathLike[str], check: bool = Tr
     check: run the file in its runtime, if that is installed, and compare it with the model on a few
         inputs of several sizes, before it takes its place.
 
-    Both hold precision and SQNR of each operator as metadata of the model, which viewers such as
-    Netron show.
+    Both hold precision and SQNR of each operator as metadata, of the model and of the operators,
+    which viewers such as Netron show.
 
     Sizes that are dynamic in the model (the batch) are dynamic in the file. The file is written
     under a temporary name and moved when complete. Raises FormatError for another suffix, a missing
@@ -77,9 +76,10 @@ def _to_ir(model: QuantizedModel, path: Path) -> None:
         built = build(model.graph_module, model.signature)
     except EngineError as e:
         raise FormatError(f"OpenVINO's IR cannot hold this model: {e}") from e
-    for key, value in _facts(model.report()).items():
+    for key, value in facts_of(model.report()).items():
         built.set_rt_info(value, ["octavo", key])
     openvino.save_model(built, path, compress_to_fp16=False)
+    describe_layers(path, facts_by_node(model.graph, model.report()))
 
 
 def _run_ir(model: QuantizedModel, path: Path) -> EngineModel:
@@ -93,16 +93,9 @@ def _run_ir(model: QuantizedModel, path: Path) -> EngineModel:
 
 def _to_onnx(model: QuantizedModel, path: Path) -> None:
     to_onnx(model.graph_module, model.signature, path)
-    describe_file(path, {f"octavo.{k}": v for k, v in _facts(model.report()).items()})
-
-
-def _facts(report: Report) -> dict[str, str]:
-    """What a viewer shows: the output's SQNR, and a line for each operator."""
-    found = {"output": f"{decibels(report.output_sqnr)} dB"}
-    for row in report.rows:
-        noise = "" if row.sqnr is None else f", {decibels(row.sqnr)} dB"
-        found[f"{row.path}/{row.name}".strip("/")] = f"{row.operator}: {row.precision}{noise}"
-    return found
+    facts = {f"octavo.{k}": v for k, v in facts_of(model.report()).items()}
+    by_name = {node.name: f for node, f in facts_by_node(model.graph, model.report()).items()}
+    describe_file(path, facts, by_name)
 
 
 def _run_onnx(model: QuantizedModel, path: Path) -> EngineModel:

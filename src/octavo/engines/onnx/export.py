@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,20 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
     raise first
 
 
-def describe_file(path: Path, facts: Mapping[str, str]) -> None:
-    """Enter facts as metadata of an ONNX file.
+def describe_file(path: Path, facts: Mapping[str, str], of_nodes: Mapping[str, str]) -> None:
+    """Enter facts as metadata of an ONNX file, and those of the graph's nodes at its operators.
 
-    Those that torch.onnx has entered for each operator, with paths of this machine, are removed.
+    What torch.onnx has entered for each operator, with paths of this machine, is removed.
     """
     import onnx
 
     model = onnx.load(path)
     for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key.endswith("name_scopes")), "")
+        names = re.findall(f"'{STEP}([^']*)'", scopes)
         del node.metadata_props[:]
+        if names and names[0] in of_nodes and node.op_type != "Constant":
+            node.metadata_props.add(key="octavo", value=of_nodes[names[0]])
     onnx.helper.set_model_props(model, dict(facts))
     onnx.save(model, path)
 
@@ -97,13 +102,24 @@ def _write(
 # ---- tracing
 
 
+STEP = "octavo:"  # before a node's name, in the name of the module that calls it
+
+
+class _Step(nn.Module):
+    """Calls one node's operator; torch.onnx keeps the names of modules, and not those of nodes."""
+
+    def forward(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+
 class _Traced(nn.Module):
     """The graph run node by node, so that the operators in TRACED are written in others."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__()
         self._buffers, self._parameters = module._buffers, module._parameters
-        self._modules, self.graph = module._modules, module.graph
+        steps = {f"{STEP}{n.name}": _Step() for n in module.graph.nodes if n.op == "call_function"}
+        self._modules, self.graph = module._modules | steps, module.graph
 
     def forward(self, *inputs: Tensor) -> Any:
         return _Tracer(self).run(*inputs)
@@ -115,8 +131,10 @@ class _Tracer(fx.Interpreter):
         self.extra_traceback = False  # which would append to our messages
 
     def run_node(self, n: fx.Node) -> Any:
+        run = partial(super().run_node, n)
+        step = self.module._modules.get(f"{STEP}{n.name}")
         try:
-            return super().run_node(n)
+            return run() if step is None else step(run)
         except Exception as e:
             reason = e if isinstance(e, FormatError) else f"{_line(e)}; {ADVICE}"
             raise FormatError(f"{CANNOT}: {describe(n)}: {reason}") from e
