@@ -56,7 +56,7 @@ def test_the_page_of_checks():
 
 
 @pytest.mark.filterwarnings("ignore::octavo.CollapseWarning")
-@pytest.mark.parametrize("page", ["settings", "index", "data", "accuracy-drops", "migrating"])
+@pytest.mark.parametrize("page", ["settings", "index", "data", "accuracy-drops", "migrating", "file-format"])
 def test_pages_of_examples(page):
     result = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
     assert result.attempted > 4 and result.failed == 0

@@ -94,7 +94,8 @@ def latency(
     run = partial(quantized.compile(threads=threads), *args, **kwargs)
     run()
     (seconds,) = seconds_in_turns([run], ROUNDS)
-    return Latency("OpenVINO", batch_size((args, kwargs)), threads, 1e3 * statistics.median(seconds))
+    milliseconds = 1e3 * statistics.median(seconds)
+    return Latency("OpenVINO", batch_size((args, kwargs)), threads, milliseconds)
 
 
 def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: int) -> Call:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,45 @@ def test_load_gives_the_same_model(name, quantized, tmp_path):
     assert loaded.config == q.config
     assert loaded.signature == q.signature
     assert loaded.report() == dataclasses.replace(q.report(), spreads={})
+
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "file-format.schema.json").read_text())
+
+
+def metadata_of(path):
+    with safe_open(path, "pt") as f:
+        return {key: json.loads(text) for key, text in f.metadata().items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_files_are_as_the_schema_says(name, quantized, tmp_path):
+    q, _ = quantized(name)
+    octavo.save(q, tmp_path / "net.octavo", histograms=True)
+    jsonschema.validate(metadata_of(tmp_path / "net.octavo"), SCHEMA)
+
+
+def test_the_frozen_file_is_as_the_schema_says():
+    jsonschema.validate(metadata_of(FILES / "format1.octavo"), SCHEMA)
+
+
+def _with_unknown_kind(data):
+    data["graph"][-1]["args"] = {"set": []}
+
+
+def _with_bad_name(data):
+    data["graph"][0]["name"] = "x; import os"
+
+
+def _without_inputs(data):
+    del data["signature"]["inputs"]
+
+
+@pytest.mark.parametrize("damage", [_with_unknown_kind, _with_bad_name, _without_inputs])
+def test_the_schema_refuses_what_the_loader_refuses(stored, damage):
+    data = metadata_of(stored[1])
+    damage(data)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, SCHEMA)
 
 
 def test_weights_take_a_byte_each(stored):
@@ -320,6 +360,7 @@ def test_other_classes_of_outputs_are_saved_by_their_fields(tmp_path):
             a, (b, c) = loaded
             assert loaded.a is a and torch.equal(c, b + 1)
         assert format_of(path) == 2
+        jsonschema.validate(metadata_of(path), SCHEMA)
 
 
 def test_saving_something_else_or_nowhere_is_refused(stored, tmp_path):
@@ -559,6 +600,7 @@ def test_graphs_inside_the_graph_are_saved(how, tmp_path):
     x = torch.randn(16, 8)
     q, loaded = saved_and_loaded(Regions(how), x, tmp_path / "x.octavo")
     assert format_of(tmp_path / "x.octavo") == 2
+    jsonschema.validate(metadata_of(tmp_path / "x.octavo"), SCHEMA)
     for y in (x[:3].abs(), -x[:3].abs(), x, 9 * x[:5].abs()):
         assert torch.equal(loaded(y), q(y))
     octavo.save(loaded, tmp_path / "again.octavo")

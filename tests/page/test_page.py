@@ -72,7 +72,8 @@ def test_each_point_of_the_curves_is_drawn(browser, results, tmp_path):
     found = results["sensitivity"]
     found.html(tmp_path / "page.html")
     browser.get((tmp_path / "page.html").as_uri())
-    titles = [e.get_attribute("textContent") for e in browser.find_elements("css selector", "title")]
+    elements = browser.find_elements("css selector", "title")
+    titles = [e.get_attribute("textContent") for e in elements]
     drawn = [t for t in titles if t.endswith((" dB", " ms"))]
     finite = [p for p in found.curve if p.sqnr != float("inf")]
     assert len(drawn) == len(finite) + len(found.curve)

@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 import octavo
-from octavo import FormatError
 from octavo.page.report import advice, report_page
 
 

@@ -42,7 +42,7 @@ def _fact(row: Row) -> str:
 
 
 def describe_layers(path: Path, facts: dict[fx.Node, str]) -> None:
-    """Enter facts in a file of OpenVINO's IR: an attribute of each layer, which OpenVINO ignores."""
+    """Enter facts in a file of OpenVINO's IR, as an attribute of layers, which OpenVINO ignores."""
     by_name = {full_name(node): fact for node, fact in facts.items()}
     tree = ElementTree.parse(path)
     for layer in tree.iter("layer"):
