@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import importlib.metadata
 import io
 import json
 import platform
 import re
+import shlex
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,10 +66,9 @@ def make_table(
     columns: Sequence[str],
     style: box.Box = box.MARKDOWN,
     texts: Collection[int] = (0,),
-    title: str | None = None,
 ) -> Table:
     """An empty table; columns are aligned to the right but for those of `texts`."""
-    table = Table(title=title, box=style, show_edge=style is box.MARKDOWN)
+    table = Table(box=style, show_edge=style is box.MARKDOWN)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i in texts else "right", no_wrap=True)
     return table
@@ -88,12 +90,20 @@ def bullets(notes: Iterable[str]) -> list[str]:
 # ---- files
 
 
-def print_tables(tables: Iterable[Table], file: Path | None) -> None:
-    """Print the machine and tables, and write them to a file if one is given."""
-    text = as_text(as_line(machine()), *tables)
-    print(text, end="")
+def write_page(file: Path | None, text: str, facts: dict[str, str]) -> None:
+    """Write a page of docs/measured, if a file is given: command, date, machine, then the text."""
     if file:
-        file.write_text(text)
+        command = shlex.join(["python", *sys.orig_argv[1:]])
+        title = next((word for word in command.split() if word.startswith("benchmarks")), command)
+        about = f"{datetime.date.today()}; {as_line(facts)}"
+        file.write_text(f"# {title}\n\n    {command}\n\n{about}\n\n{text}")
+
+
+def print_tables(tables: Iterable[Table | str], file: Path | None) -> None:
+    """Print the machine and tables, and write them to a page if a file is given."""
+    facts, text = machine(), as_text(*tables)
+    print(as_text(as_line(facts), text), end="")
+    write_page(file, text, facts)
 
 
 def write_json(file: Path | None, facts: dict[str, str], results: Iterable[Any]) -> None:

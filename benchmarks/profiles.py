@@ -10,6 +10,7 @@ Each cell is the time in ms of all operators of a kind, in the call that took le
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -63,8 +64,8 @@ def profile(name: str) -> dict[str, Counter[str]]:
     return least
 
 
-def table(name: str, least: dict[str, Counter[str]]) -> Table:
-    made = make_table(("operators", *least), title=name)
+def table(least: dict[str, Counter[str]]) -> Table:
+    made = make_table(("operators", *least))
     kinds = sorted(set().union(*least.values()), key=lambda k: -max(c[k] for c in least.values()))
     total = max(c.total() for c in least.values())
     shown = [k for k in kinds if max(c[k] for c in least.values()) > 0.01 * total]
@@ -82,7 +83,8 @@ def main() -> None:
     add_markdown(parser)
     options = parser.parse_args()
     warm_up(["nncf"])
-    print_tables([table(name, profile(name)) for name in options.models], options.markdown)
+    parts = ((f"\n## {name}\n", table(profile(name))) for name in options.models)
+    print_tables([*itertools.chain(*parts)], options.markdown)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import octavo
 from . import examples
 from .command_line import add_markdown, make_parser
 from .measuring import resident_memory
-from .output import WIDTH, as_line, as_text, machine, make_table
+from .output import WIDTH, as_text, machine, make_table, write_page
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 IN_FLIGHT = 16  # of `submit`, before the oldest is waited for
@@ -142,8 +142,7 @@ def main() -> None:
             load = submitted(fast, inputs, options.threads, options.calls)
             table.add_row(*row(f"{name}, submit", load))
         console.print(table)
-    if options.markdown:
-        options.markdown.write_text(as_text(as_line(machine()), table))
+    write_page(options.markdown, as_text(table), machine())
 
 
 if __name__ == "__main__":

@@ -55,8 +55,11 @@ def test_the_page_of_checks():
     assert result.attempted > 4 and result.failed == 0
 
 
+PAGES = ["settings", "index", "data", "accuracy-drops", "migrating", "file-format"]
+
+
 @pytest.mark.filterwarnings("ignore::octavo.CollapseWarning")
-@pytest.mark.parametrize("page", ["settings", "index", "data", "accuracy-drops", "migrating", "file-format"])
+@pytest.mark.parametrize("page", PAGES)
 def test_pages_of_examples(page):
     result = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
     assert result.attempted > 4 and result.failed == 0

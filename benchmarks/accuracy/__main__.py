@@ -28,7 +28,7 @@ from rich import box
 from rich.console import Console
 
 from ..command_line import add_json, add_markdown, add_peers, make_parser
-from ..output import machine, write_json
+from ..output import as_line, machine, write_json, write_page
 from ..peers.frameworks import warm_up
 from .compare import compare
 from .networks import add_networks, tasks
@@ -62,9 +62,8 @@ def main() -> None:
             results += compare(name, task, settings, timed)
     notes = means(results) if options.ablation else summary(results, OCTAVO)
     facts = machine()
-    print(results_text(facts, results, box.SIMPLE_HEAD, notes), end="")
-    if options.markdown:
-        options.markdown.write_text(results_text(facts, results, box.MARKDOWN, notes))
+    print(as_line(facts), results_text(results, box.SIMPLE_HEAD, notes), sep="\n", end="")
+    write_page(options.markdown, results_text(results, box.MARKDOWN, notes), facts)
     write_json(options.json, facts, results)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from ..output import as_line, as_text, bullets, make_table, number
+from ..output import as_text, bullets, make_table, number
 
 COLUMNS = ("network", "peer", "accuracy", "agreement", "SQNR dB", "int8", "ms", "s")
 
@@ -75,7 +75,5 @@ def means(results: list[Result]) -> list[str]:
     return lines
 
 
-def results_text(
-    facts: dict[str, str], results: list[Result], style: box.Box, notes: list[str]
-) -> str:
-    return as_text(as_line(facts), "", results_table(results, style), "", *bullets(notes))
+def results_text(results: list[Result], style: box.Box, notes: list[str]) -> str:
+    return as_text(results_table(results, style), "", *bullets(notes))

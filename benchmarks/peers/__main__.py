@@ -29,7 +29,7 @@ from rich import box
 from rich.console import Console
 
 from ..command_line import add_json, add_markdown, add_peers, make_parser
-from ..output import as_line, machine, write_json
+from ..output import as_line, machine, write_json, write_page
 from ..random_models import add_models
 from .compare import compare
 from .frameworks import PEERS, warm_up
@@ -68,9 +68,8 @@ def compare_peers(facts: dict[str, str], options: argparse.Namespace) -> list[Re
                 rounds=options.rounds,
                 calls=options.calls,
             )
-    print(results_text(facts, results, box.SIMPLE_HEAD), end="")
-    if options.markdown:
-        options.markdown.write_text(results_text(facts, results, box.MARKDOWN))
+    print(as_line(facts), results_text(results, box.SIMPLE_HEAD), sep="\n", end="")
+    write_page(options.markdown, results_text(results, box.MARKDOWN), facts)
     return results
 
 

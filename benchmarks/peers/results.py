@@ -98,14 +98,14 @@ def over_models(title: str, ratios: dict[str, float], extreme: Callable[..., str
     return f"{title}: geometric mean {mean:.2f}, {extreme.__name__} {ratios[model]:.2f} ({model})"
 
 
-def results_text(facts: dict[str, str], results: list[Result], style: box.Box) -> str:
-    """The machine, for each batch size a table with its summary, and the sizes of files."""
-    parts: list[Table | str] = [as_line(facts)]
+def results_text(results: list[Result], style: box.Box) -> str:
+    """For each batch size a table with its summary, and the sizes of files."""
+    parts: list[Table | str] = []
     for batch in dict.fromkeys(r.batch for r in results):
         of_batch = [r for r in results if r.batch == batch]
         notes = summary(of_batch)
         notes += [f"{r.model}, {PEERS[r.peer].title} fails: {r.error}" for r in of_batch if r.error]
-        parts += ["", f"Batch {batch}", "", results_table(of_batch, style), "", *bullets(notes)]
+        parts += ["", f"## Batch {batch}", "", results_table(of_batch, style), "", *bullets(notes)]
     sizes = {r.model: f"{r.octavo_file_mb:.1f} MB" for r in results if r.octavo_file_mb}
     if sizes:
         parts += ["", f"Octavo's files: {as_line(sizes)}"]

@@ -1,7 +1,9 @@
 import dataclasses
+import datetime
 import json
+import sys
 
-from benchmarks.output import as_text, bullets, machine, make_table, number, write_json
+from benchmarks.output import as_text, bullets, machine, make_table, number, write_json, write_page
 from rich import box
 
 
@@ -39,6 +41,16 @@ def test_json_has_the_machine_and_all_fields(tmp_path):
     expected = {"machine": {"cores": "2"}, "results": [{"name": "a", "ms": None}]}
     assert json.loads(file.read_text()) == expected
     write_json(None, {}, [])
+
+
+def test_a_page_says_how_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "benchmarks.peers", "--batch", "1"])
+    write_page(tmp_path / "page.md", "| a |\n", {"cpu": "x", "cores": "2"})
+    title, _, command, _, about, _, table = (tmp_path / "page.md").read_text().splitlines()
+    assert (title, table) == ("# benchmarks.peers", "| a |")
+    assert command == "    python -m benchmarks.peers --batch 1"
+    assert about == f"{datetime.date.today()}; cpu x, cores 2"
+    write_page(None, "", {})
 
 
 def test_the_machine_has_versions():
