@@ -23,6 +23,7 @@ from .errors import DataError
 from .metrics import Noise, as_json_data, decibels
 from .model import QuantizedModel
 from .page import page, write_page
+from .progress import tracked
 from .report import tensor_bytes
 from .search.latency import seconds_in_turns
 
@@ -106,6 +107,7 @@ def compare(
     *,
     rounds: int = 30,
     threads: int | None = None,
+    progress: bool = True,
 ) -> Comparison:
     """Compare two models on data that neither was calibrated on.
 
@@ -119,7 +121,7 @@ def compare(
     first, second: float modules, quantized models (which run compiled by OpenVINO) or compiled
         ones, all called alike.
     data: as for `quantize`. rounds: timed calls of each. threads: of the processor; by default all
-        that PyTorch uses.
+        that PyTorch uses. progress: show on a terminal how far it is.
 
     Raises DataError where their outputs have different shapes.
     """
@@ -129,7 +131,7 @@ def compare(
     runs = [_runnable(m, threads) for m in (first, second)]
     noises: list[Noise] = []
     same = asked = samples = 0
-    for args, kwargs in batches:
+    for args, kwargs in tracked(batches, "comparing", len(batches), progress):
         a, b = (_floats(run(*args, **kwargs)) for run in runs)
         if [t.shape for t in a] != [t.shape for t in b]:
             raise DataError(

@@ -14,7 +14,6 @@ Each stage returns a new value and does not modify its input.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -24,18 +23,7 @@ from functools import partial
 from typing import Any, overload
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from torch import Tensor, nn
+from torch import nn
 
 from .calibrate.data import calls
 from .calibrate.mistakes import check_model, explain_call
@@ -56,6 +44,7 @@ from .graph.saveable import unsaveable
 from .metrics import FloatReference, Step
 from .model import QuantizedModel, QuantizedParts
 from .passes import run_passes
+from .progress import number_of_calls, tracked, working
 from .report import make_report
 from .search.dynamic import choose_activations
 from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
@@ -157,14 +146,15 @@ def quantize(
             raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
         if free != FreeSizes():
             raise ConfigError("dynamic_shapes and batch_dim are for whole models, not submodules")
-        shown = _progress(batches, _length(data), progress)
+        shown = tracked(batches, "calibrating", number_of_calls(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 
-    with _working("capturing, and trying settings", progress):
+    with working("capturing, and trying settings", progress):
         prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
     every = itertools.chain(prepared.taken, batches)
-    ranges = observe(prepared, _progress(every, _length(data), progress))
-    with _working("choosing, emitting and tuning", progress):
+    shown = tracked(every, "calibrating", number_of_calls(data), progress)
+    ranges = observe(prepared, shown)
+    with working("choosing, emitting and tuning", progress):
         return finish(prepared, ranges, evaluate, max_drop)  # and search, report
 
 
@@ -298,33 +288,3 @@ def _quantize_submodules(
         more = seen.run_batch()
     seen.close()
     return QuantizedParts(model, {path: finish(p, ranges[path]) for path, p in prepared.items()})
-
-
-def _length(data: Any) -> int | None:
-    if isinstance(data, Tensor | tuple | dict):
-        return 1
-    try:
-        return len(data)
-    except TypeError:
-        return None
-
-
-@contextlib.contextmanager
-def _working(what: str, show: bool) -> Iterator[None]:
-    """On a terminal, say what is done and for how long."""
-    with _display(show, SpinnerColumn(), TextColumn(what), TimeElapsedColumn()) as bar:
-        bar.add_task(what, total=None)
-        yield
-
-
-def _progress(batches: Iterable[Call], total: int | None, show: bool) -> Iterable[Call]:
-    counts = (TextColumn("calibrating"), BarColumn(), MofNCompleteColumn())
-    with _display(show, *counts, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
-        yield from bar.track(batches, total=total)
-
-
-def _display(show: bool, *columns: ProgressColumn) -> Progress:
-    """One that vanishes at its end, and is hidden where there is no terminal."""
-    console = Console(stderr=True)
-    hidden = not (show and console.is_terminal)
-    return Progress(*columns, console=console, transient=True, disable=hidden)

@@ -26,6 +26,7 @@ from .graph.names import module_path, operator_name
 from .metrics import as_json_data, decibels
 from .page import page, write_page
 from .page.curves import curve_of
+from .progress import number_of_calls, tracked, working
 from .quantize import attempt_of, observe, prepare
 from .search.fallback import most_sensitive_first
 from .search.latency import seconds_in_turns
@@ -121,7 +122,12 @@ class Sensitivity:
 
 @torch.no_grad()
 def sensitivity(
-    model: nn.Module, data: Any, config: Config | str | None = None, *, timed: bool = True
+    model: nn.Module,
+    data: Any,
+    config: Config | str | None = None,
+    *,
+    timed: bool = True,
+    progress: bool = True,
 ) -> Sensitivity:
     """Quantize, order the operators by the noise that each adds, and keep more and more float.
 
@@ -131,8 +137,8 @@ def sensitivity(
     >>> [p.floats for p in found.curve]
     [0, 1, 2]
 
-    model, data, config: as for `quantize`. timed: compile each point with OpenVINO and time it on
-        this machine.
+    model, data, config, progress: as for `quantize`. timed: compile each point with OpenVINO and
+        time it on this machine.
 
     Each point of the curve (0, 1, 2, 4, 8, ... sites in float) is converted and tuned anew. Raises
     as `quantize` does.
@@ -140,8 +146,10 @@ def sensitivity(
     check_model(model)
     config = dataclasses.replace(as_config(config), min_sqnr=0, target_sqnr=0)
     batches = calls(data, model)
-    prepared = prepare(model, batches, config)
-    ranges = observe(prepared, itertools.chain(prepared.taken, batches))
+    with working("capturing", progress):
+        prepared = prepare(model, batches, config)
+    every = itertools.chain(prepared.taken, batches)
+    ranges = observe(prepared, tracked(every, "calibrating", number_of_calls(data), progress))
     attempt = attempt_of(prepared, ranges)
     whole = attempt(prepared.sites)
     noise = site_sensitivity(whole.emission, prepared.samples.tuning)
@@ -150,7 +158,8 @@ def sensitivity(
     assert prepared.graph.signature is not None  # captured by torch.export
     compile = partial(compile_graph, signature=prepared.graph.signature)
     points = []
-    for count in _counts(len(order)):
+    counts = [*_counts(len(order))]
+    for count in tracked(counts, "converting and timing", len(counts), progress):
         tuned = whole if not count else attempt(_with_float(prepared.sites, order[:count]))
         module = tuned.emission.module
         ms = _milliseconds(compile(module), inputs) if timed else None

@@ -25,7 +25,6 @@ import octavo
 from networks import NETWORKS
 from octavo import FormatError
 from octavo.config import as_config
-from octavo.io.file import write_atomically
 
 FILES = Path(__file__).parents[1] / "files"
 
@@ -103,22 +102,6 @@ def test_saving_again_replaces_and_leaves_nothing_else(stored):
     q, path = stored
     octavo.save(q, path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, error):
-    target = tmp_path / "file"
-    target.write_bytes(b"old")
-
-    def write(temporary):
-        with open(temporary, "wb") as f:
-            f.write(b"half of the n")
-        raise error
-
-    with pytest.raises(error):
-        write_atomically(target, write)
-    assert target.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def edited(path, **changes):

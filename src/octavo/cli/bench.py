@@ -10,6 +10,7 @@ import typer
 
 from ..bench import bench_table, compare_engines, example_call, profile, profile_tables
 from ..io.file import load
+from ..progress import working
 from .loaders import load_data, load_model
 from .options import (
     MEAN,
@@ -58,7 +59,8 @@ def bench(
     if data is not None:
         images = image_options(size, resize, mean, std)
         call = next(load_data(data, net, batch_size, batch_size, images))
-    results = compare_engines(net, q, call, batch_size, rounds, threads)
+    with working("compiling and timing"):
+        results = compare_engines(net, q, call, batch_size, rounds, threads)
     out.print(bench_table(results, file.stat().st_size, batch_size))
     if by_operator:
         args, kwargs = example_call(net, q, call, batch_size)

@@ -9,6 +9,7 @@ import typer
 
 from ..io.export import export as export_model
 from ..io.file import load
+from ..progress import working
 from .options import Quantized, out
 
 
@@ -20,5 +21,6 @@ def export(
 
     For example: octavo export resnet50.octavo resnet50.onnx
     """
-    export_model(load(file), out_file)
+    with working("writing, and comparing the file with the model"):
+        export_model(load(file), out_file)
     out.print(f"{out_file}: written")

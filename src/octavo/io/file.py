@@ -9,16 +9,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import fx, nn
 
+from ..atomic import write_atomically
 from ..capture.results import plain_results
 from ..config import Config
 from ..errors import FormatError
@@ -70,37 +67,6 @@ def save(model: QuantizedModel, path: str | os.PathLike[str], *, histograms: boo
         for name, t in itertools.chain(own, inner)
     }
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[str], Any]) -> None:
-    """Call write(temporary path) and move the result to `path`, all or nothing."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FormatError(f"cannot write {target}: there is no folder {target.parent}")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power failure, where the system supports it."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> QuantizedModel:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..errors import FormatError
+from ..atomic import write_atomically
 from ..metrics import decibels
 
 
@@ -38,8 +38,5 @@ def page(template: str, title: str, facts: dict[str, str], **values: Any) -> str
 
 
 def write_page(text: str, path: str | os.PathLike[str]) -> None:
-    """Write a page; raises FormatError where the folder is missing."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FormatError(f"cannot write {target}: there is no folder {target.parent}")
-    target.write_text(text, encoding="utf-8")
+    """Write a page whole or not at all; raises FormatError where the folder is missing."""
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
