@@ -19,3 +19,27 @@ class Samples(Dataset):
 
 def picture():
     return pytest.importorskip("PIL.Image").new("RGB", (8, 8))
+
+
+class Outputs(Dataset):
+    """What a model gives for each of some inputs, as in a pipeline of several models."""
+
+    def __init__(self, model, inputs):
+        self.model, self.inputs = model, inputs
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, i):
+        return self.model(self.inputs[i])[0]
+
+
+def serve(model):
+    """Begin to serve a model in this process, which was forked or spawned."""
+    global served
+    served = model
+
+
+def answer(array):
+    """What the served model gives, by a thread of its own, as an array."""
+    return served.submit(array).result().numpy()

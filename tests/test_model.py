@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +82,30 @@ def test_a_call_of_another_structure_is_refused(residual):
         residual(images(2), images(2))
     with pytest.raises(CaptureError, match="shape"):
         residual(images(2)[0])
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q))])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_copies_are_the_same_model(name, how):
+    q, inputs = quantized(name)
+    copied, (args, kwargs) = how(q), inputs(3)
+    torch.testing.assert_close(copied(*args, **kwargs), q(*args, **kwargs), rtol=0, atol=0)
+    assert [n.name for n in copied.graph.nodes] == [n.name for n in q.graph.nodes]
+    assert copied.report() == q.report() and copied.config == q.config
+
+
+def test_what_a_file_cannot_hold_is_pickled_as_pytorch_does(residual, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise octavo.FormatError("an operator of your own")
+
+    monkeypatch.setattr(octavo.io.file, "contents", refuse)
+    x = images(2)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(residual))(x), residual(x))
+
+
+def test_a_state_dict_makes_another_model_the_same(residual):
+    other, x = copy.deepcopy(residual), images(2)
+    for buffer in other.buffers():
+        buffer.zero_()
+    other.load_state_dict(residual.state_dict())
+    assert torch.equal(other(x), residual(x))

@@ -70,6 +70,12 @@ class QuantizedModel(nn.Module):
         """
         return compile_program(self, engine, **options)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantizedModel:
+        """As for any nn.Module; pickling, which goes through what a file holds, would take over."""
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Move the tensors, and those that the graph creates when it runs."""
         super()._apply(fn, recurse)

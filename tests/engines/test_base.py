@@ -1,9 +1,14 @@
+import copy
 import dataclasses
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import octavo
 from networks import images
@@ -19,6 +24,8 @@ from octavo.engines.base import (
     examples,
     register_engine,
 )
+from octavo.engines.torch_int8.engine import TorchInt8
+from samples import Outputs, answer, serve
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +148,62 @@ def test_rounding_on_made_inputs_explains_as_much_as_it_costs_there():
     ):
         program = GraphProgram(q.graph_module, signature)
         assert (disagreement(Noisy(signature, noise), program) is None) is agrees
+
+
+# ---- copies, and other processes
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch_int8", "reference"])
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_is_compiled_anew(engine, how, residual):
+    fast, x = residual.compile(engine), images(3)
+    torch.testing.assert_close(how(fast)(x), fast(x))
+
+
+def test_options_are_kept_in_a_copy(residual):
+    copied = copy.deepcopy(residual.compile(threads=1, check=False))
+    assert copied.origin[1:] == ("openvino", {"threads": 1, "check": False})
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_of_a_data_loader_run_a_compiled_model(context, residual):
+    data = Outputs(residual.compile(), [images(1) for _ in range(4)])
+    loader = DataLoader(data, 2, num_workers=2, multiprocessing_context=context)
+    expected = torch.stack([data[i] for i in range(4)])
+    torch.testing.assert_close(torch.cat([*loader]), expected)
+
+
+def test_servers_with_several_processes(residual):
+    fast, xs = residual.compile(), [images(n) for n in (1, 3, 3, 5)]  # some sizes are new to it
+    fast.submit(xs[0]).result()
+    with serving(fast, "spawn", 2) as pool:
+        found = [pool.submit(answer, x.numpy()).result(120) for x in xs]
+    for x, y in zip(xs, found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(y), fast(x))
+
+
+def serving(model, context, processes=1):
+    context = multiprocessing.get_context(context)
+    return ProcessPoolExecutor(processes, context, initializer=serve, initargs=(model,))
+
+
+@pytest.mark.parametrize("engine, runtime", [("openvino", "OpenVINO"), ("onnxruntime", "ONNX")])
+def test_a_forked_process_is_an_error_and_no_deadlock(engine, runtime, residual):
+    fast, x = residual.compile(engine), images(2)
+    fast(x)
+    with (
+        serving(fast, "fork") as pool,
+        pytest.raises(EngineError, match=f"forked after {runtime}.* spawn"),
+    ):
+        pool.submit(answer, x.numpy()).result(120)
+
+
+def test_onnx_runtime_with_one_thread_runs_in_a_forked_process(residual):
+    fast, x = residual.compile("onnxruntime", threads=1), images(2)
+    with serving(fast, "fork") as pool:
+        assert pool.submit(answer, x.numpy()).result(120).shape == (2, 5)
+
+
+def test_a_model_that_compile_has_not_made_cannot_be_copied(residual):
+    with pytest.raises(EngineError, match="cannot be copied"):
+        copy.deepcopy(TorchInt8(residual.graph_module, residual.signature))

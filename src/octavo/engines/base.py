@@ -99,11 +99,11 @@ def compile_program(program: Program, name: str = "openvino", **options: Any) ->
         raise EngineError(
             f"engine {name!r} has no option {unknown[0]!r}; it takes: {', '.join(taken)}"
         )
-    if "check" in parameters:
-        return engine(program, **options)
-    check = options.pop("check", True)
-    compiled = engine(program, **options)
-    if check and isinstance(compiled, EngineModel):
+    own = options if "check" in parameters else {k: v for k, v in options.items() if k != "check"}
+    compiled = engine(program, **own)
+    if isinstance(compiled, EngineModel):
+        compiled.origin = (program, name, options)
+    if own is not options and options.get("check", True) and isinstance(compiled, EngineModel):
         found = disagreement(compiled, program)
         if found is not None:
             raise EngineError(
@@ -173,6 +173,19 @@ def cannot_run(runtime: str, inputs: Sequence[torch.Tensor], reason: str) -> Eng
     return EngineError(
         f"{runtime} cannot run this model on inputs of shapes {_shapes(inputs)}: {reason}"
     )
+
+
+def refuse_after_fork(process: int, runtime: str) -> None:
+    """EngineError in a process that was forked from the one that first used the runtime.
+
+    The runtime's threads do not exist there, and a call would wait for them without end.
+    """
+    if os.getpid() != process:
+        raise EngineError(
+            f"this process was forked after {runtime} was used, whose threads do not exist "
+            "in it. Start processes with spawn or forkserver, which compile the model anew "
+            "(DataLoader(..., multiprocessing_context='spawn')), or fork before the first use"
+        )
 
 
 def _shapes(inputs: Sequence[torch.Tensor]) -> str:
@@ -249,11 +262,22 @@ class ProfiledOperator:
     milliseconds: float
 
 
+@functools.cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Of a process: one that was forked has none of its parent's threads."""
+    return ThreadPoolExecutor(os.cpu_count(), "octavo")
+
+
+def _compiled_again(program: Program, name: str, options: dict[str, Any]) -> Any:
+    return compile_program(program, name, **options)
+
+
 class EngineModel(ABC):
     """A compiled model: called like the model; takes torch tensors or numpy arrays."""
 
     called = False
     agreement = MOST  # dB, with the reference, where quantization leaves less noise than that
+    origin: tuple[Program, str, dict[str, Any]] | None = None  # what it was compiled from
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -304,9 +328,19 @@ class EngineModel(ABC):
         """
         return self._workers.submit(self, *args, **kwargs)
 
-    @functools.cached_property
+    def __reduce__(self) -> Any:
+        """A copy, or the model in another process, is compiled anew: kernels are not copied."""
+        if self.origin is None:
+            raise EngineError(
+                f"a {type(self).__name__} that QuantizedModel.compile has not made cannot be "
+                "copied or sent to another process"
+            )
+        program, name, options = self.origin
+        return _compiled_again, (program, name, options)
+
+    @property
     def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(os.cpu_count(), "octavo")
+        return _threads(os.getpid())
 
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[Any]:

@@ -6,12 +6,16 @@ with arguments of a few plain types, and rejects everything else.
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import json
 import os
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 from torch import fx, nn
 
@@ -44,6 +48,14 @@ def save(model: QuantizedModel, path: str | os.PathLike[str], *, histograms: boo
     """
     if not isinstance(model, QuantizedModel):
         raise FormatError(f"save takes an octavo.QuantizedModel, not a {type(model).__name__}")
+    tensors, metadata = contents(model, histograms)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def contents(
+    model: QuantizedModel, histograms: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What a file holds: tensors by path, on the CPU, and texts by name; FormatError as `save`."""
     graph, signature = graph_to_json(model.graph), signature_to_json(model.signature)
     is_first = not any("graph" in item for item in graph) and all(
         is_plain(signature[key]) for key in ("in_spec", "out_spec")
@@ -66,7 +78,7 @@ def save(model: QuantizedModel, path: str | os.PathLike[str], *, histograms: boo
         checked(PATH, name): t.detach().cpu().clone(memory_format=form)
         for name, t in itertools.chain(own, inner)
     }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    return tensors, metadata
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> QuantizedModel:
@@ -77,27 +89,37 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
     """
     try:
         with safe_open(path, framework="pt") as f:
-            metadata = f.metadata() or {}
-            if sum(map(len, metadata.values())) > LARGEST_METADATA:
-                raise FormatError("it holds more metadata than any model needs")
-            _check_format(metadata)
-            root = nn.Module()
-            for name in f.keys():  # noqa: SIM118  (not a dict)
-                set_buffer(root, checked(PATH, name), f.get_tensor(name))
-        graph = graph_from_json(parsed(metadata["graph"]), root)
-        module = fx.GraphModule(root, graph)
-        signature = signature_from_json(parsed(metadata["signature"]))
-        if len(signature.inputs) != len(graph.find_nodes(op="placeholder")):
-            raise FormatError("its graph has other inputs than its signature")
-        module, signature = plain_results(module, signature)
-        config = Config.from_json(metadata["config"])
-        report = Report.from_dict(parsed(metadata["report"]))
+            names = f.keys()
+            return from_contents({name: f.get_tensor(name) for name in names}, f.metadata(), device)
     except FormatError as e:
         raise FormatError(f"{path}: {e}") from e
     except (SafetensorError, OSError) as e:
         raise FormatError(f"cannot read {path}: {e}") from e
     except Exception as e:
         raise FormatError(f"{path} is damaged: {type(e).__name__}: {e}") from e
+
+
+def from_contents(
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str] | None,
+    device: str | torch.device = "cpu",
+) -> QuantizedModel:
+    """The inverse of `contents`; FormatError for what a file may not hold."""
+    metadata = metadata or {}
+    if sum(map(len, metadata.values())) > LARGEST_METADATA:
+        raise FormatError("it holds more metadata than any model needs")
+    _check_format(metadata)
+    root = nn.Module()
+    for name, tensor in tensors.items():
+        set_buffer(root, checked(PATH, name), tensor)
+    graph = graph_from_json(parsed(metadata["graph"]), root)
+    module = fx.GraphModule(root, graph)
+    signature = signature_from_json(parsed(metadata["signature"]))
+    if len(signature.inputs) != len(graph.find_nodes(op="placeholder")):
+        raise FormatError("its graph has other inputs than its signature")
+    module, signature = plain_results(module, signature)
+    config = Config.from_json(metadata["config"])
+    report = Report.from_dict(parsed(metadata["report"]))
     return QuantizedModel(module, signature, config, report).to(device)
 
 
@@ -110,3 +132,27 @@ def _check_format(metadata: dict[str, str]) -> None:
             f"it is of format {str(about['format'])[:20]}; this version of Octavo reads formats "
             f"{FORMATS[0]} to {FORMATS[-1]}: install a newer one"
         )
+
+
+# ---- pickle
+
+
+def _reduce(model: QuantizedModel) -> Any:
+    """For other processes: PyTorch pickles a graph as code, which loses names and paths.
+
+    As bytes, since tensors would be sent as open files, of which a process has some hundred. A
+    model that a file cannot hold is pickled in PyTorch's way.
+    """
+    try:
+        tensors, metadata = contents(model, histograms=True)
+    except FormatError:
+        return object.__reduce_ex__(model, 2)
+    device = next((str(b.device) for b in model.buffers()), "cpu")
+    return _from_bytes, (to_bytes(tensors), metadata, device)
+
+
+def _from_bytes(tensors: bytes, metadata: dict[str, str], device: str) -> QuantizedModel:
+    return from_contents(from_bytes(tensors), metadata, device)
+
+
+copyreg.pickle(QuantizedModel, _reduce)  # type: ignore[arg-type]

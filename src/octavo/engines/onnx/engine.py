@@ -6,6 +6,7 @@ ONNX Runtime fuses these with the operators between them into integer kernels.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import warnings
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ...capture.signature import Signature
 from ...errors import EngineError, FormatError
-from ..base import EngineModel, Program, cannot_run, register_engine
+from ..base import EngineModel, Program, cannot_run, refuse_after_fork, register_engine
 from .export import MISSING, to_onnx
 
 
@@ -68,11 +69,18 @@ class OnnxModel(EngineModel):
 
     def __init__(self, session: Any, signature: Signature) -> None:
         super().__init__(signature)
-        self.session = session
+        self.session, self.process = session, os.getpid()
         self.inputs = [(i.name, i.type) for i in session.get_inputs()]
+
+    @property
+    def _is_single(self) -> bool:
+        """Whether the session runs in the thread that calls it."""
+        return bool(self.session.get_session_options().intra_op_num_threads == 1)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """One inference on the flat tensors of a call."""
+        if not self._is_single:
+            refuse_after_fork(self.process, "ONNX Runtime")
         feeds = {
             name: (t.float() if kind == "tensor(float)" else t).contiguous().numpy(force=True)
             for (name, kind), t in zip(self.inputs, inputs, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from ...capture.signature import Signature
 from ...errors import DataError, EngineError
-from ..base import EngineModel, ProfiledOperator, cannot_run
+from ..base import EngineModel, ProfiledOperator, cannot_run, refuse_after_fork
 from .profile import executed_operators
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-@cache
 def openvino_core() -> Any:
     """The one openvino.Core of this process, which is never dropped.
 
@@ -40,7 +40,14 @@ def openvino_core() -> Any:
     Core. If another thread drops the Core, the next signal that Python handles ends the process
     (seen in OpenVINO 2026.4).
     """
-    return import_openvino().Core()
+    core, process = _core_and_process()
+    refuse_after_fork(process, "OpenVINO")
+    return core
+
+
+@cache
+def _core_and_process() -> tuple[Any, int]:
+    return import_openvino().Core(), os.getpid()
 
 
 class CompiledModel(EngineModel):
@@ -64,6 +71,7 @@ class CompiledModel(EngineModel):
     ) -> None:
         super().__init__(signature)
         self.model, self.settings, self.guards = built, settings, guards
+        self.process = os.getpid()
         self.by_shape: dict[tuple | None, Any] = {}  # None: any shape
         self.is_right: Callable[[CompiledModel], bool] = lambda model: True
         self.dtypes = [p.get_element_type().to_dtype() for p in built.get_parameters()]
@@ -79,6 +87,7 @@ class CompiledModel(EngineModel):
 
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One inference; the results share no memory with the model."""
+        refuse_after_fork(self.process, "OpenVINO")
         arrays = [t.contiguous().numpy(force=True) for t in inputs]
         request = self._request(tuple(a.shape for a in arrays))
         for i, (array, dtype) in enumerate(zip(arrays, self.dtypes, strict=True)):
