@@ -65,6 +65,12 @@ def test_pages_of_examples(page):
     assert result.attempted > 4 and result.failed == 0
 
 
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_the_page_of_other_libraries():
+    result = doctest.testfile(str(DOCS / "ecosystem.md"), module_relative=False)
+    assert result.attempted > 20 and result.failed == 0
+
+
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]

@@ -43,3 +43,45 @@ def quantize(run, folder):
         return run("quantize", f"{folder}/net.py:make", "--data", data, "--out", out, *more)
 
     return quantize
+
+
+@pytest.fixture(scope="session")
+def text_model(tmp_path_factory):
+    """A folder with a small classifier of texts, as transformers saves it, with its tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("text_model")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "the",
+        "film",
+        "was",
+        "very",
+        "good",
+        "bad",
+        "dull",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 16}
+    config = transformers.BertConfig(
+        vocab_size=len(words), num_hidden_layers=1, num_attention_heads=2, **sizes
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory):
+    """The same for images, with its image processor."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("image_model")
+    sizes = {"image_size": 24, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64}
+    config = transformers.ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    size = {"height": 24, "width": 24}
+    transformers.ViTImageProcessor(size=size, image_mean=[0.5] * 3).save_pretrained(folder)
+    return folder

@@ -1,12 +1,12 @@
 import pytest
 
 from octavo import ConfigError
-from octavo.cli.loaders import ImageOptions
-from octavo.cli.options import MEAN, SIZE, STD, image_options
+from octavo.cli.data import ImageOptions
+from octavo.cli.options import MEAN, STD, image_options
 
 
 def test_the_defaults_are_those_of_images():
-    assert image_options(SIZE, None, MEAN, STD) == ImageOptions()
+    assert image_options() == ImageOptions()
 
 
 def test_one_number_is_for_grey_images():

@@ -131,3 +131,16 @@ def test_histograms_are_kept_if_asked_for(folder, run, quantize):
     code, _, err = run("report", folder / "net.octavo", "--html", folder / "report.html")
     assert code == 0 and "kB" in err
     assert '"counts"' in (folder / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers
+def test_a_model_of_transformers_and_lines_of_text(text_model, folder, run):
+    texts = ["the film was good", "very bad", "the film was very very dull", "good"]
+    (folder / "texts.txt").write_text("\n".join(texts * 8))
+    model, data = f"transformers:{text_model}", folder / "texts.txt"
+    code, _, err = run("quantize", model, "--data", data, "--out", folder / "net.octavo")
+    assert code == 0 and "random" not in err
+    q = octavo.load(folder / "net.octavo")
+    ids = torch.tensor([[2, 5, 6, 3]])
+    whole = {"input_ids": ids, "attention_mask": ids.sign(), "token_type_ids": ids * 0}
+    assert q(**whole).logits.shape == (1, 2)

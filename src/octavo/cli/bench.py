@@ -11,24 +11,19 @@ import typer
 from ..bench import bench_table, compare_engines, example_call, profile, profile_tables
 from ..io.file import load
 from ..progress import working
-from .loaders import load_data, load_model
+from .data import ImageOptions, load_data
+from .models import load_model
 from .options import (
-    MEAN,
-    SIZE,
-    STD,
     BatchSize,
-    Mean,
     Model,
     Quantized,
-    Resize,
-    Size,
-    Std,
     Weights,
-    image_options,
     out,
+    takes_images,
 )
 
 
+@takes_images
 def bench(
     model: Model,
     file: Quantized,
@@ -44,10 +39,8 @@ def bench(
     by_operator: Annotated[
         bool, typer.Option("--profile", help="Also show the time of each operator in int8.")
     ] = False,
-    size: Size = SIZE,
-    resize: Resize = None,
-    mean: Mean = MEAN,
-    std: Std = STD,
+    *,
+    images: ImageOptions,
 ) -> None:
     """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR.
 
@@ -57,7 +50,6 @@ def bench(
     net = load_model(model, weights)
     call: Any = None
     if data is not None:
-        images = image_options(size, resize, mean, std)
         call = next(load_data(data, net, batch_size, batch_size, images))
     with working("compiling and timing"):
         results = compare_engines(net, q, call, batch_size, rounds, threads)

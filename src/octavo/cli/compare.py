@@ -9,22 +9,16 @@ import typer
 
 from ..compare import compare as compare_models
 from ..io.file import load
-from .loaders import load_data, load_model
+from .data import ImageOptions, load_data
+from .models import load_model
 from .options import (
-    MEAN,
-    SIZE,
-    STD,
     BatchSize,
     DataPath,
     Html,
     Json,
-    Mean,
-    Resize,
-    Size,
-    Std,
     Weights,
-    image_options,
     show,
+    takes_images,
 )
 
 EITHER = "A file from octavo quantize (.octavo), or a MODEL as in octavo quantize."
@@ -32,6 +26,7 @@ A = Annotated[str, typer.Argument(metavar="A", help=EITHER)]
 B = Annotated[str, typer.Argument(metavar="B", help="The same.")]
 
 
+@takes_images
 def compare(
     first: A,
     second: B,
@@ -41,10 +36,8 @@ def compare(
     batch_size: BatchSize = 1,
     as_json: Json = False,
     html: Html = None,
-    size: Size = SIZE,
-    resize: Resize = None,
-    mean: Mean = MEAN,
-    std: Std = STD,
+    *,
+    images: ImageOptions,
 ) -> None:
     """Compare two models: SQNR, same answers, latency, size, and which operators differ.
 
@@ -52,7 +45,6 @@ def compare(
     resnet50.pth --data validation/
     """
     models = [_model(spec, weights) for spec in (first, second)]
-    images = image_options(size, resize, mean, std)
     batches = load_data(data, models[0], batch_size, samples, images)
     show(compare_models(models[0], models[1], list(batches)), as_json, html)
 

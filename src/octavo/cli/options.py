@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
 from ..config import PRESETS
 from ..errors import ConfigError
-from .loaders import ImageOptions
+from .data import ImageOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 IMAGES = "Images"  # the panel of --help
-SIZE = ImageOptions.size
 MEAN, STD = (",".join(map(str, v)) for v in (ImageOptions.mean, ImageOptions.std))
 
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="package.module:callable, file.py:callable, torchvision:NAME or timm:NAME; the "
-        "callable takes no arguments and returns the model.",
+        help="package.module:callable or file.py:callable (which takes no arguments and returns "
+        "the model), torchvision:NAME, timm:NAME or transformers:NAME; timm and transformers also "
+        "take a local folder.",
     ),
 ]
 Quantized = Annotated[Path, typer.Argument(metavar="FILE", help="A file from octavo quantize.")]
 Weights = Annotated[
-    Path | None, typer.Option(help="State dict to load: .safetensors, or .pth (weights only).")
+    Path | None,
+    typer.Option(
+        help="State dict to load: .safetensors, or .pth (weights only); pretrained: those that "
+        "torchvision or timm download."
+    ),
 ]
 DataPath = Annotated[
     Path,
     typer.Option(
         "--data",
-        help="Folder of images, or of .npy / .npz / .safetensors files (or one such file) with "
-        "samples along the first axis.",
+        help="Folder of images, of .npy / .npz / .safetensors files with samples along the first "
+        "axis, or of .txt files with a text in each line (or one such file).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
@@ -69,14 +78,45 @@ Mean = Annotated[
     str, typer.Option(help="Mean of pixels in 0..1, per channel.", rich_help_panel=IMAGES)
 ]
 Std = Annotated[str, typer.Option(help="Standard deviation, per channel.", rich_help_panel=IMAGES)]
+Processor = Annotated[
+    str | None,
+    typer.Option(
+        help="Or as this image processor of Hugging Face does (a name or folder); for texts, the "
+        "tokenizer.",
+        show_default="that of transformers:NAME",
+        rich_help_panel=IMAGES,
+    ),
+]
 
 
-def image_options(size: int, resize: int | None, mean: str, std: str) -> ImageOptions:
+def takes_images(command: Command) -> Command:
+    """Decorator: for typer, the options of `image_options` take the place of `images`."""
+    own = inspect.signature(command, eval_str=True)
+    options = inspect.signature(image_options, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        images = image_options(**{name: kwargs.pop(name) for name in options})
+        return command(*args, images=images, **kwargs)
+
+    kept = [p for p in own.parameters.values() if p.name != "images"]
+    added = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options.values()]
+    run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    return run  # type: ignore[return-value]
+
+
+def image_options(
+    size: Size = ImageOptions.size,
+    resize: Resize = None,
+    mean: Mean = MEAN,
+    std: Std = STD,
+    processor: Processor = None,
+) -> ImageOptions:
     """How to read images; raises ConfigError unless mean and std are one number each, or three."""
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
     if len(means) != len(stds) or len(means) not in (1, 3):
         raise ConfigError(f"--mean {mean} and --std {std}: give one number each, or three")
-    return ImageOptions(size, resize, means, stds)
+    return ImageOptions(size, resize, means, stds, processor)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -14,28 +14,23 @@ from ..io.file import save
 from ..model import QuantizedModel
 from ..quantize import quantize as quantize_model
 from ..sharded import quantize_sharded
-from .loaders import load_data, load_model
+from .data import ImageOptions, load_data
+from .models import has_weights, load_model
 from .options import (
-    MEAN,
-    SIZE,
-    STD,
     BatchSize,
     ConfigFile,
     DataPath,
-    Mean,
     Model,
     Preset,
-    Resize,
-    Size,
-    Std,
     Weights,
     err,
-    image_options,
     out,
+    takes_images,
 )
 from .settings import config_with, takes_settings
 
 
+@takes_images
 @takes_settings
 def quantize(
     model: Model,
@@ -52,10 +47,8 @@ def quantize(
     histograms: Annotated[
         bool, typer.Option("--histograms", help="Keep histograms, for octavo report --html.")
     ] = False,
-    size: Size = SIZE,
-    resize: Resize = None,
-    mean: Mean = MEAN,
-    std: Std = STD,
+    *,
+    images: ImageOptions,
     **settings: Any,
 ) -> None:
     """Quantize MODEL with the samples in DATA and write one file.
@@ -73,9 +66,8 @@ def quantize(
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = load_model(model, weights)
-    if weights is None and model.partition(":")[0] in ("torchvision", "timm"):
+    if weights is None and not has_weights(model):
         err.print("note: no --weights, so the weights are random: good for timing alone")
-    images = image_options(size, resize, mean, std)
     rank, count = share = _share()
     batches = load_data(data, net, batch_size, samples, images, share)
     if count > 1:

@@ -7,29 +7,24 @@ from typing import Annotated, Any
 import typer
 
 from ..sensitivity import sensitivity as find_sensitivity
-from .loaders import load_data, load_model
+from .data import ImageOptions, load_data
+from .models import load_model
 from .options import (
-    MEAN,
-    SIZE,
-    STD,
     BatchSize,
     ConfigFile,
     DataPath,
     Html,
     Json,
-    Mean,
     Model,
     Preset,
-    Resize,
-    Size,
-    Std,
     Weights,
-    image_options,
     show,
+    takes_images,
 )
 from .settings import config_with, takes_settings
 
 
+@takes_images
 @takes_settings
 def sensitivity(
     model: Model,
@@ -42,10 +37,8 @@ def sensitivity(
     html: Html = None,
     preset: Preset = None,
     config: ConfigFile = None,
-    size: Size = SIZE,
-    resize: Resize = None,
-    mean: Mean = MEAN,
-    std: Std = STD,
+    *,
+    images: ImageOptions,
     **settings: Any,
 ) -> None:
     """Order the operators by the noise they add, and keep more and more of them float.
@@ -55,6 +48,5 @@ def sensitivity(
     """
     chosen = config_with(preset, settings, config)
     net = load_model(model, weights)
-    images = image_options(size, resize, mean, std)
     batches = load_data(data, net, batch_size, samples, images)
     show(find_sensitivity(net, batches, chosen, timed=timed), as_json, html)

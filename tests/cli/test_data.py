@@ -4,89 +4,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from octavo import CaptureError, DataError
+from octavo import DataError
 from octavo.calibrate.data import calls
-from octavo.cli.loaders import ImageOptions, SourceError, load_data, load_model, read_image
+from octavo.cli.data import ImageOptions, load_data, read_image
+from octavo.cli.models import load_model
 
 NET = nn.Linear(4, 2)
 IMAGES = ImageOptions(size=8, resize=10)
-
-
-@pytest.fixture
-def net_file(tmp_path):
-    (tmp_path / "sizes.py").write_text("OUT = 3\n")
-    (tmp_path / "net.py").write_text(
-        "import torch\nfrom sizes import OUT\n"
-        "def make():\n    return torch.nn.Linear(4, OUT)\n"
-        "ready = torch.nn.Linear(2, 2)\n"
-        "def broken():\n    raise ValueError('no disk')\n"
-        "number = lambda: 3\n"
-    )
-    return tmp_path / "net.py"
-
-
-def test_a_file_and_a_callable(net_file):
-    assert load_model(f"{net_file}:make").weight.shape == (3, 4)
-    assert load_model(f"{net_file}:ready").weight.shape == (2, 2)
-
-
-def test_a_package_and_torchvision():
-    assert isinstance(load_model("torch.nn:Identity"), nn.Identity)
-    pytest.importorskip("torchvision")
-    net = load_model("torchvision:squeezenet1_1")
-    assert not net.training
-    again = load_model("torchvision:squeezenet1_1")
-    assert torch.equal(net.features[0].weight, again.features[0].weight)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights(net_file, tmp_path, suffix):
-    state = {"weight": torch.full((3, 4), 5.0), "bias": torch.zeros(3)}
-    path = tmp_path / f"w{suffix}"
-    if suffix == ".pth":
-        torch.save({"state_dict": state}, path)
-    else:
-        save_file(state, path)
-    assert load_model(f"{net_file}:make", path).weight.eq(5).all()
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("resnet50", "torchvision:NAME"),
-        ("none.py:make", "no file none.py"),
-        ("no_such_package:make", "Is it installed"),
-        ("torch.nn:NoSuch", "has no 'NoSuch'"),
-        ("torch.nn:Linear", "TypeError"),
-        ("{file}:broken", "ValueError: no disk"),
-        ("{file}:number", "gave a int"),
-    ],
-)
-def test_models_that_are_not_there(net_file, spec, message):
-    with pytest.raises(SourceError, match=message):
-        load_model(spec.format(file=net_file))
-
-
-@pytest.mark.parametrize("content", [b"", b"nothing", "other"])
-def test_weights_that_do_not_fit(net_file, tmp_path, content):
-    path = tmp_path / "w.safetensors"
-    if content == "other":
-        save_file({"x": torch.zeros(2)}, path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(SourceError, match="cannot load weights"):
-        load_model(f"{net_file}:make", path)
-
-
-def test_a_pickle_that_is_more_than_weights_is_not_run(net_file, tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "pwned"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "w.pth")
-    with pytest.raises(SourceError, match="cannot load weights"):
-        load_model(f"{net_file}:make", tmp_path / "w.pth")
-    assert not (tmp_path / "pwned").exists()
 
 
 def batches(path, model=None, batch=2, limit=None):
@@ -140,12 +64,6 @@ def test_arrays_that_are_no_samples(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
         batches(tmp_path)
-
-
-def test_a_model_that_cannot_be_quantized(net_file):
-    net_file.write_text("import torch\nmake = torch.nn.Linear(2, 2, device='meta')\n")
-    with pytest.raises(CaptureError, match="on the meta device"):
-        load_model(f"{net_file}:make")
 
 
 def test_images(tmp_path):
@@ -203,3 +121,57 @@ def test_shares_together_are_the_whole(limit, tmp_path):
     again = [shares[i % 3][i // 3] for i in range(len(whole))]
     assert sum(map(len, shares)) == len(whole) == (3 if limit == 10 else 6)
     assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+
+
+# ---- Hugging Face's processors
+
+
+def test_lines_of_text_become_padded_batches(text_model, tmp_path):
+    (tmp_path / "texts.txt").write_text("the film was good\n\nbad\nvery very dull\n")
+    model = load_model(f"transformers:{text_model}")
+    first, last = batches(tmp_path / "texts.txt", model)
+    assert first.keys() == {"input_ids", "attention_mask", "token_type_ids"}
+    assert first["input_ids"].tolist() == [[2, 5, 6, 7, 9, 3], [2, 10, 3, 0, 0, 0]]
+    assert last["input_ids"].tolist() == [[2, 8, 8, 11, 3]]
+    assert [len(b["input_ids"]) for b in batches(tmp_path, model, limit=1)] == [2]
+
+
+def test_texts_are_no_longer_than_the_model_takes(text_model, tmp_path):
+    (tmp_path / "texts.txt").write_text("very " * 100)
+    (batch,) = batches(tmp_path, load_model(f"transformers:{text_model}"))
+    assert batch["input_ids"].shape == (1, 16)
+
+
+def test_a_tokenizer_by_its_folder(text_model, tmp_path):
+    (tmp_path / "texts.txt").write_text("good")
+
+    class Words(nn.Module):
+        def forward(self, input_ids):
+            return input_ids
+
+    options = ImageOptions(processor=str(text_model))
+    (batch,) = load_data(tmp_path, Words(), 1, None, options)
+    assert {k: v.tolist() for k, v in batch.items()} == {"input_ids": [[2, 9, 3]]}
+
+
+def test_images_as_the_models_processor_prepares_them(image_model, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (40, 60), (255, 0, 0)).save(tmp_path / "red.png")
+    (batch,) = batches(tmp_path, load_model(f"transformers:{image_model}"))
+    (pixels,) = batch["pixel_values"]
+    assert pixels.shape == (3, 24, 24)
+    torch.testing.assert_close(pixels[:, 0, 0], torch.tensor([1.0, -1.0, -1.0]))
+
+
+def test_text_without_a_tokenizer(tmp_path):
+    (tmp_path / "texts.txt").write_text("good")
+    with pytest.raises(DataError, match="--processor"):
+        batches(tmp_path)
+
+
+def test_a_processor_that_is_not_there(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "texts.txt").write_text("good")
+    with pytest.raises(DataError, match="cannot load the processor"):
+        list(load_data(tmp_path, NET, 1, None, ImageOptions(processor=str(tmp_path))))
