@@ -31,7 +31,6 @@ aten = torch.ops.aten
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # powers of a channel's range relative to the largest
 WORTH_IT = 0.7  # largest share of a group's predicted noise left: a smaller gain is not kept
 WORTH_DIVIDING = 0.5  # the same, where an operator is added
-WORTH_A_TRIAL = 0.35  # the same for all groups together: larger shares gained nothing in trials
 SMALLEST = 1 / 32  # smallest scale: channels small in calibration may be larger at inference
 SILENT = 1e-6  # channels below this share of the largest range are not scaled
 HEADROOM = 1.25  # margin of a channel over its observed range
@@ -40,7 +39,7 @@ FAR = 6  # standard deviations a channel may reach, known from a folded batch no
 
 @torch.no_grad()
 def equalize(sites: Sites, batches: Sequence[Sequence[Tensor]]) -> FloatGraph | None:
-    """The float graph with its channels equalized; None where that would gain little.
+    """The float graph with its channels equalized; None where there is nothing to equalize.
 
     Each group of values gets the scales of least predicted noise in its consumers. batches: flat
     inputs, a few samples.
@@ -53,21 +52,18 @@ def equalize(sites: Sites, batches: Sequence[Sequence[Tensor]]) -> FloatGraph | 
     groups = [g for g in groups if not any(n.name in kept for n in (*g.producers, *g.consumers))]
     demanded = {node.name for node in sites.demand.specs}
     seen = _channels(module, groups, demanded, batches)
-    before = after = 0.0
+    moved = False
     for group in groups:
         scale, plain, least = _best_scale(module, group, seen, sites.weight_spec.qmax)
         if least < (WORTH_IT if group.producers else WORTH_DIVIDING) * plain:
             if not group.producers:
                 _divide(module, group, scale)
             move_scale(module, group, scale)
-            after += least
-        else:
-            after += plain
-        before += plain
+            moved = True
     module.graph.eliminate_dead_code()
     module.recompile()
     checkpoint(module, "equalize")
-    return result if after < WORTH_A_TRIAL * before else None
+    return result if moved else None
 
 
 # ---- choosing a scale

@@ -86,7 +86,7 @@ def tuned_by(emission: Emission, names: Sequence[str], samples: Samples) -> Emis
 
 
 def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Step, ...]]:
-    """The sites, or those of the graph equalized if that promises a gain and a trial shows it.
+    """The sites, or those of the graph equalized if a trial shows a gain.
 
     Both are calibrated, corrected and measured on the same few samples.
     """
