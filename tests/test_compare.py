@@ -50,6 +50,14 @@ def test_two_quantized_models(models):
     assert found.to_dict()["samples"] == 32
 
 
+def test_it_prints_as_a_table_and_says_what_may_be_wrong(models):
+    net, q, _ = models
+    text = str(octavo.compare(net, q, torch.randn(32, 16), rounds=1))
+    assert "calibration dB" in text and "a call with 32 samples" in text and "weights" not in text
+    other = str(octavo.compare(Net().eval(), q, torch.randn(32, 16), rounds=1))
+    assert "do both have the same weights" in other
+
+
 def test_a_model_with_itself(models):
     net, q, _ = models
     found = octavo.compare(net, net, torch.randn(8, 16), rounds=1)

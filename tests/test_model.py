@@ -103,6 +103,12 @@ def test_what_a_file_cannot_hold_is_pickled_as_pytorch_does(residual, monkeypatc
     torch.testing.assert_close(pickle.loads(pickle.dumps(residual))(x), residual(x))
 
 
+def test_it_prints_in_a_line(residual):
+    rows = residual.report().rows
+    count = sum(r.precision == "int8" for r in rows)
+    assert repr(residual).startswith(f"QuantizedModel({count} of {len(rows)} operators int8, ")
+
+
 def test_a_state_dict_makes_another_model_the_same(residual):
     other, x = copy.deepcopy(residual), images(2)
     for buffer in other.buffers():

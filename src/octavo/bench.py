@@ -18,7 +18,7 @@ from .capture.signature import Call, Signature
 from .engines.base import compile_graph
 from .engines.openvino.profile import Operator
 from .engines.openvino.profile import profile as profile
-from .metrics import sqnr
+from .metrics import UNLIKE, decibels, sqnr
 from .model import QuantizedModel
 from .passes import run_passes
 from .report import Latency, tensor_bytes
@@ -131,9 +131,11 @@ def bench_table(results: list[Result], file_size: int, batch: int) -> Table:
             f"{batch / r.median * 1e3:.1f}",
             f"{results[0].median / r.median:.2f}",
             f"{r.size / 1e6:.2f}",
-            f"{r.sqnr:.1f}",
+            decibels(r.sqnr),
         )
     table.caption = f"file: {file_size / 1e6:.2f} MB"
+    if results[-1].sqnr < UNLIKE:
+        table.caption += "; so little in common: does MODEL have the weights that were quantized?"
     return table
 
 

@@ -20,9 +20,10 @@ from .calibrate.data import batch_size, calls
 from .capture.signature import Call
 from .engines.base import EngineModel
 from .errors import DataError
-from .metrics import Noise, as_json_data, decibels
+from .metrics import UNLIKE, Noise, as_json_data, decibels
 from .model import QuantizedModel
 from .page import page, write_page
+from .printed import Printed
 from .progress import tracked
 from .report import tensor_bytes
 from .search.latency import seconds_in_turns
@@ -39,7 +40,7 @@ class SitePair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Printed):
     """What `compare` found; `print` shows it as a table.
 
     sqnr: in dB, of the outputs of the second against those of the first, the worst of several.
@@ -47,8 +48,9 @@ class Comparison:
         classes.
     samples: how many were compared.
     milliseconds: of a call with the first batch, median, of both; called in turns.
+    batch: samples in that call.
     megabytes: of the tensors of both.
-    sites: operators by how much their SQNR differs, most first; those of quantized models.
+    sites: operators by how much their SQNR on their model's calibration data differs, most first.
     """
 
     sqnr: float
@@ -56,6 +58,7 @@ class Comparison:
     samples: int
     milliseconds: tuple[float, float]
     megabytes: tuple[float, float]
+    batch: int
     sites: tuple[SitePair, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +75,10 @@ class Comparison:
         facts = {"samples": str(self.samples), "SQNR": f"{decibels(self.sqnr)} dB"}
         if self.agreement is not None:
             facts["same answer"] = f"{self.agreement:.2%}"
-        facts |= {"latency": f"{a:.3f} → {b:.3f} ms", "size": f"{small:.2f} → {large:.2f} MB"}
+        facts |= {
+            f"latency, batch {self.batch}": f"{a:.3f} → {b:.3f} ms",
+            "size": f"{small:.2f} → {large:.2f} MB",
+        }
         write_page(page("compare", "Octavo comparison", facts, found=self), path)
 
     def __rich__(self) -> Table:
@@ -86,13 +92,19 @@ class Comparison:
         )
         for column in ("module", "operator"):
             table.add_column(column, overflow="fold")
-        for column in ("first", "SQNR dB", "second", "SQNR dB"):
+        for column in ("first", "calibration dB", "second", "calibration dB"):
             table.add_column(column, justify="right" if "dB" in column else "left")
         for s in self.sites[:MOST_SITES]:
             columns = zip(s.precision, map(decibels, s.sqnr), strict=True)
             table.add_row(s.path, s.operator, *(text for pair in columns for text in pair))
+        notes = [f"latency: of a call with {self.batch} samples, median of calls in turns"]
         if len(self.sites) > MOST_SITES:
-            table.caption = f"and {len(self.sites) - MOST_SITES} that differ less"
+            notes.insert(0, f"and {len(self.sites) - MOST_SITES} that differ less")
+        if self.sqnr < UNLIKE:
+            notes.append(
+                "so little in common: do both have the same weights, and data as they take?"
+            )
+        table.caption, table.caption_justify = "\n".join(notes), "left"
         return table
 
 
@@ -150,6 +162,7 @@ def compare(
         samples,
         _times(runs, batches[0], rounds),
         (_megabytes(first), _megabytes(second)),
+        batch_size(batches[0]),
         _sites(first, second),
     )
 

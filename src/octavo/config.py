@@ -89,7 +89,9 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, str | bool) or value not in choices:
                 known = ", ".join(map(repr, choices))
-                raise ConfigError(f"{name}={value!r} is unknown: choose one of {known}")
+                is_preset = isinstance(value, str) and value in PRESETS
+                hint = f"; the preset is config={value!r}" if is_preset else ""
+                raise ConfigError(f"{name}={value!r} is unknown: choose one of {known}{hint}")
         for name in ("min_sqnr", "target_sqnr", "rounding_seconds"):
             no_limit = name == "rounding_seconds"
             wanted = "0 or more seconds" if no_limit else "a finite number of dB, 0 or more,"

@@ -18,7 +18,9 @@ from .metrics import FloatReference
 from .search.sensitivity import site_sensitivity
 
 SAMPLES = 4  # that noise is measured on: a training step's memory and some passes
-PROBES = 2  # of the estimate of each site's share
+PROBES = 2  # of the estimate of each site's share, at least
+MOST_PROBES = 16
+WORK = 4e10  # multiply-adds that the estimate may take: with more probes, it is less rough
 BINS = 48  # of a histogram
 MOST_CHANNELS = 256  # of which the largest weight is kept
 
@@ -58,14 +60,18 @@ def find_details(emission: Emission, samples: Samples, ranges: Ranges) -> Detail
     local = reference.local(emission.module, emission.values, emission.integers)
     return Details(
         {node: noise.sqnr for node, noise in local.items() if noise.signal > 0},
-        _shares(emission, few.tuning),
+        _shares(emission, few.tuning, sum(ranges.macs.values())),
         {root: _spread(emission, ranges, root) for root in emission.sites},
     )
 
 
-def _shares(emission: Emission, batches: Sequence[Sequence[Tensor]]) -> dict[fx.Node, float]:
+def _shares(
+    emission: Emission, batches: Sequence[Sequence[Tensor]], macs: int
+) -> dict[fx.Node, float]:
+    """macs: multiply-adds of one sample, forward; a gradient takes twice as many."""
+    probes = min(max(int(WORK / max(2 * macs * SAMPLES, 1)), PROBES), MOST_PROBES)
     try:
-        noise = site_sensitivity(emission, batches, PROBES)
+        noise = site_sensitivity(emission, batches, probes)
     except (RuntimeError, NotImplementedError):  # an operator without gradients
         return {}
     total = sum(noise.values())

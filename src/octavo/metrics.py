@@ -12,6 +12,8 @@ from .capture.probes import is_comparable
 from .graph import ops
 from .graph.interpreter import Interpreter
 
+UNLIKE = 3.0  # dB, below which two models are hardly the same
+
 
 class Noise:
     """Energy of a signal and of the difference to it, summed over tensors.

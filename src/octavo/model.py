@@ -54,6 +54,14 @@ class QuantizedModel(nn.Module):
         """Of the outputs against the float model's, in dB, on calibration data."""
         return self._report.output_sqnr
 
+    def __repr__(self) -> str:
+        report = self._report
+        count = sum(row.precision == "int8" for row in report.rows)
+        return (
+            f"QuantizedModel({count} of {len(report.rows)} operators int8, output SQNR "
+            f"{report.output_sqnr:.1f} dB, {report.bytes_after / 1e6:.2f} MB)"
+        )
+
     def report(self) -> Report:
         """Precision, reason, range and SQNR of each operator; print it, or read `.rows`."""
         return self._report

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
@@ -23,6 +21,7 @@ from .graph.tensors import attribute
 from .metrics import Step, as_json_data, decibels
 from .page import write_page
 from .page.report import report_page
+from .printed import Printed
 from .sites.sites import Sites
 from .tune.tune import Tuned
 
@@ -81,7 +80,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Printed):
     """`rows`, one per site in graph order, and totals. `print(report)` shows the table.
 
     output_sqnr is in dB, of the whole model's output on calibration data (the worst, if there are
@@ -157,7 +156,7 @@ class Report:
         table.add_column("#", justify="right")
         for column in ("module", "operator", "as"):
             table.add_column(column, overflow="fold")
-        for column in ("bits w/a", "range", "SQNR dB", "parameters", "bytes"):
+        for column in ("bits w/a", "range", "SQNR dB", "noise", "parameters", "bytes"):
             table.add_column(column, justify="right")
         for r in self.rows:
             bits = f"{r.weight_bits or '-'}/{r.activation_bits or '-'}"
@@ -168,15 +167,10 @@ class Report:
             parameters = f"{r.parameters:,}" if r.parameters else ""
             noise = "" if r.sqnr is None else decibels(r.sqnr)
             number = "" if r.site is None else str(r.site)
-            table.add_row(
-                number, r.path or r.name, r.operator, kind, bits, span, noise, parameters, size
-            )
+            share = "" if r.noise_share is None else f"{r.noise_share:.1%}"
+            which = (number, r.path or r.name, r.operator, kind)
+            table.add_row(*which, bits, span, noise, share, parameters, size)
         return table
-
-    def __str__(self) -> str:
-        out = io.StringIO()
-        Console(file=out, width=160).print(self)
-        return out.getvalue()
 
 
 def _decibels(value: float | str | None) -> float | None:

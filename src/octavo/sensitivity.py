@@ -26,6 +26,7 @@ from .graph.names import module_path, operator_name
 from .metrics import as_json_data, decibels
 from .page import page, write_page
 from .page.curves import curve_of
+from .printed import Printed
 from .progress import number_of_calls, tracked, working
 from .quantize import attempt_of, observe, prepare
 from .search.fallback import most_sensitive_first
@@ -39,8 +40,12 @@ SHOWN = 20  # sites in the table
 
 @dataclass(frozen=True)
 class SiteDamage:
-    """One operator: its share of the noise at the outputs, an estimate, 0 to 1."""
+    """One operator: its share of the noise at the outputs, an estimate, 0 to 1.
 
+    site: its number in the report, for `Config.keep_float`.
+    """
+
+    site: int
     path: str
     operator: str
     share: float
@@ -61,7 +66,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Printed):
     """`sites`, those first that are best kept float, and the `curve`; `print` shows both.
 
     That order is by noise for each multiply-add, as `target_sqnr` turns them float.
@@ -101,16 +106,15 @@ class Sensitivity:
 
     def __rich__(self) -> Group:
         """The tables for rich."""
-        sites = Table(
-            title="best kept float first, with their share of the noise", title_justify="left"
-        )
+        title = "best kept float first: by their share of the noise for each multiply-add"
+        sites = Table(title=title, title_justify="left")
         sites.add_column("#", justify="right")
         for column in ("module", "operator"):
             sites.add_column(column, overflow="fold")
         for column in ("share", "multiply-adds"):
             sites.add_column(column, justify="right")
-        for i, s in enumerate(self.sites[:SHOWN], 1):
-            sites.add_row(str(i), s.path, s.operator, f"{s.share:.1%}", f"{s.multiply_adds:,}")
+        for s in self.sites[:SHOWN]:
+            sites.add_row(str(s.site), s.path, s.operator, f"{s.share:.1%}", f"{s.multiply_adds:,}")
         curve = Table(title="with so many of them float", title_justify="left")
         for column in ("float", "SQNR dB", "ms"):
             curve.add_column(column, justify="right")
@@ -187,6 +191,7 @@ def _counts(most: int) -> Iterator[int]:
 def _damage(sites: Sites, root: fx.Node, share: float, ranges: Ranges) -> SiteDamage:
     nodes = sites.rules[root].nodes
     return SiteDamage(
+        sites[root].number,
         module_path(nodes[0]) or root.name,
         " + ".join(map(operator_name, nodes)),
         share,

@@ -15,7 +15,7 @@ def test_what_a_file_holds(folder, run, quantize):
 
 def test_a_file_that_is_no_model(folder, run):
     code, _, err = run("inspect", folder / "net.py")
-    assert (code, "cannot read" in err) == (2, True)
+    assert (code, "is not an Octavo file" in " ".join(err.split())) == (2, True)
 
 
 def test_engines_and_version(run):

@@ -32,4 +32,4 @@ def test_a_number_out_of_range_is_exit_code_2(bench, option):
 
 def test_a_file_that_is_no_model(folder, run):
     code, _, err = run("bench", f"{folder}/net.py:make", folder / "net.py")
-    assert (code, "cannot read" in err) == (2, True)
+    assert (code, "is not an Octavo file" in " ".join(err.split())) == (2, True)

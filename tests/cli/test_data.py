@@ -4,9 +4,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import octavo
 from octavo import DataError
 from octavo.calibrate.data import calls
-from octavo.cli.data import ImageOptions, load_data, read_image
+from octavo.cli.data import EnlargedWarning, ImageOptions, load_data, read_image
 from octavo.cli.models import load_model
 
 NET = nn.Linear(4, 2)
@@ -91,10 +92,24 @@ def test_an_image_against_torchvision(tmp_path):
     torch.testing.assert_close(read_image(tmp_path / "a.png", IMAGES), expected, atol=0.2, rtol=0)
 
 
+def test_the_size_of_images_is_that_of_the_quantized_model():
+    q = octavo.quantize(nn.Conv2d(3, 4, 3), torch.rand(8, 3, 12, 12), config="fast")
+    assert ImageOptions().for_model(q.signature).size == 12
+    assert IMAGES.for_model(q.signature) == IMAGES  # asked for
+
+
+def test_enlarged_images_are_a_warning(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (32, 40)).save(tmp_path / "a.png")
+    with pytest.warns(EnlargedWarning, match="from 32 x 40 to 224 x 224 pixels: give --size"):
+        next(load_data(tmp_path, NET, 1, None, ImageOptions()))
+
+
 def test_folders_without_data(tmp_path):
-    for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DataError, match="holds no data"):
-            batches(path)
+    with pytest.raises(DataError, match="holds no data"):
+        batches(tmp_path)
+    with pytest.raises(DataError, match="there is no file or folder"):
+        batches(tmp_path / "none")
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match="cannot read"):
         batches(tmp_path)

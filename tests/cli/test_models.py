@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from octavo import CaptureError
-from octavo.cli.models import PRETRAINED, SourceError, has_weights, load_model
+from octavo.cli.models import PRETRAINED, SourceError, load_model, note_on_weights
 
 
 @pytest.fixture
@@ -108,7 +108,9 @@ def test_a_folder_of_timm_has_its_weights(tmp_path):
     timm.models.save_for_hf(made, tmp_path, model_config={"num_classes": 5})
     model = load_model(f"timm:{tmp_path}")
     assert torch.equal(model.head.weight, made.head.weight)
-    assert has_weights(f"timm:{tmp_path}") and not has_weights("timm:test_vit")
+    assert note_on_weights(f"timm:{tmp_path}") == ""
+    assert "random" in note_on_weights("timm:test_vit")
+    assert "those that net.py gives it" in note_on_weights("net.py:make")
 
 
 def test_pretrained_weights_are_those_of_the_library(monkeypatch):

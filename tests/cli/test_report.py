@@ -15,7 +15,9 @@ def test_a_table_or_json(folder, run, quantize):
     assert json.loads(out)["latency"]["milliseconds"] > 0
 
 
-@pytest.mark.parametrize("name", ["net.py", "none.octavo"])
-def test_a_file_that_is_no_model(folder, run, name):
+@pytest.mark.parametrize(
+    "name, message", [("net.py", "is not an Octavo file"), ("none.octavo", "cannot read")]
+)
+def test_a_file_that_is_no_model(folder, run, name, message):
     code, _, err = run("report", folder / name)
-    assert (code, "cannot read" in err) == (2, True)
+    assert (code, message in err) == (2, True)

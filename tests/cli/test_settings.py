@@ -96,7 +96,7 @@ def test_paragraphs():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("slow",), "config='slow'"),
+        (("slow",), "--preset slow: choose one of fast"),
         (("fast", "--observer", "max"), "observer='max'"),
         (("fast", "--measure-samples", "0"), "measure_samples=0"),
     ],

@@ -156,6 +156,22 @@ def test_what_cannot_be_exported_is_refused(quantized, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::octavo.SaveWarning")
+def test_free_sizes_have_names(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    q = octavo.quantize(net, [torch.randn(8, 3, 12, 12), torch.randn(8, 3, 14, 16)])
+    octavo.export(q, tmp_path / "net.onnx")
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    sizes = [
+        [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    ]
+    assert sizes == [
+        ["batch", 3, "input_1_2", "input_1_3"],
+        ["batch", 4, "input_1_2 - 2", "input_1_3 - 2"],
+    ]
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_files_say_how_exact_each_operator_is(tmp_path, suffix):
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4))

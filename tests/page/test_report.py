@@ -39,12 +39,22 @@ def test_names_are_escaped(report):
 
 
 def test_settings_to_try(report):
-    found = {row["operator"]: advice(row) for row in report.to_dict()["rows"]}
+    rows = report.to_dict()["rows"]
+    found = {row["operator"]: advice(row, rows) for row in rows}
     assert found["linear"] == [
         'octavo.Config(keep_float=["head"])',
         'octavo.Config(sites={"head": octavo.SiteConfig(activations="dynamic")})',
     ]
     assert found["layer_norm"] == []
+
+
+def test_a_row_whose_path_names_others_too_is_named_by_its_number(report):
+    row = next(r for r in report.to_dict()["rows"] if r["precision"] == "int8")
+    rows = [row | {"path": path, "site": i} for i, path in enumerate(("a", "a.b", "ab", "c", "c"))]
+    expected = ["0", '"a.b"', '"ab"', "3", "4"]
+    assert [advice(r, rows)[0] for r in rows] == [
+        f"octavo.Config(keep_float=[{entry}])" for entry in expected
+    ]
 
 
 # ---- in a browser

@@ -59,7 +59,7 @@ def check_model(model: Any) -> None:
         if _is_quantized(module):
             where = f"its module {path!r} is" if path else "it is"
             raise CaptureError(
-                f"the model is quantized already, or prepared for it: {where} a "
+                f"the model is quantized already, or prepared for it: {where} of type "
                 f"{type(module).__module__}.{type(module).__name__}. Quantize the float model"
             )
     _check_tensors(model)
@@ -112,7 +112,9 @@ def _no_module(value: Any) -> str:
         return f"{kind}: pass the model that it was exported from"
     if isinstance(getattr(value, "model", None), nn.Module):
         return f"{kind}: pass the model in it, its attribute 'model'"
-    hint = ": write an nn.Module whose forward calls it" if callable(value) else ""
+    hint = ""
+    if callable(value):
+        hint = ": call it, if it makes the model, or write an nn.Module whose forward calls it"
     return kind + hint
 
 

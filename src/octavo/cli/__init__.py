@@ -10,6 +10,7 @@ import typer
 
 from ..errors import CollapseWarning, OctavoError, PartitionWarning
 from . import about, bench, compare, export, quantize, report, sensitivity
+from .data import EnlargedWarning
 from .options import err
 
 app = typer.Typer(
@@ -47,7 +48,7 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: a user error ends in one readable message and exit code 2."""
     warnings.filterwarnings("ignore")
-    for ours in (CollapseWarning, PartitionWarning):
+    for ours in (CollapseWarning, PartitionWarning, EnlargedWarning):
         warnings.filterwarnings("always", category=ours)
     warnings.showwarning = _show_warning
     try:

@@ -12,12 +12,14 @@ from ..bench import bench_table, compare_engines, example_call, profile, profile
 from ..io.file import load
 from ..progress import working
 from .data import ImageOptions, load_data
-from .models import load_model
 from .options import (
     BatchSize,
     Model,
     Quantized,
+    Rounds,
+    Threads,
     Weights,
+    loaded,
     out,
     takes_images,
 )
@@ -32,10 +34,8 @@ def bench(
         Path | None, typer.Option(help="As in quantize; random inputs without it.")
     ] = None,
     batch_size: BatchSize = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 50,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="all")
-    ] = None,
+    rounds: Rounds = 50,
+    threads: Threads = None,
     by_operator: Annotated[
         bool, typer.Option("--profile", help="Also show the time of each operator in int8.")
     ] = False,
@@ -47,9 +47,10 @@ def bench(
     For example: octavo bench torchvision:resnet50 resnet50.octavo --profile
     """
     q = load(file)
-    net = load_model(model, weights)
+    net = loaded(model, weights)
     call: Any = None
     if data is not None:
+        images = images.for_model(q.signature)
         call = next(load_data(data, net, batch_size, batch_size, images))
     with working("compiling and timing"):
         results = compare_engines(net, q, call, batch_size, rounds, threads)

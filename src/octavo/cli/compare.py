@@ -9,14 +9,17 @@ import typer
 
 from ..compare import compare as compare_models
 from ..io.file import load
+from ..model import QuantizedModel
 from .data import ImageOptions, load_data
-from .models import load_model
 from .options import (
     BatchSize,
     DataPath,
     Html,
     Json,
+    Rounds,
+    Threads,
     Weights,
+    loaded,
     show,
     takes_images,
 )
@@ -36,6 +39,8 @@ def compare(
     batch_size: BatchSize = 1,
     as_json: Json = False,
     html: Html = None,
+    rounds: Rounds = 50,
+    threads: Threads = None,
     *,
     images: ImageOptions,
 ) -> None:
@@ -45,9 +50,13 @@ def compare(
     resnet50.pth --data validation/
     """
     models = [_model(spec, weights) for spec in (first, second)]
-    batches = load_data(data, models[0], batch_size, samples, images)
-    show(compare_models(models[0], models[1], list(batches)), as_json, html)
+    for model in models:
+        if isinstance(model, QuantizedModel):
+            images = images.for_model(model.signature)
+    batches = list(load_data(data, models[0], batch_size, samples, images))
+    found = compare_models(models[0], models[1], batches, rounds=rounds, threads=threads)
+    show(found, as_json, html)
 
 
 def _model(spec: str, weights: Path | None) -> Any:
-    return load(spec) if spec.endswith(".octavo") else load_model(spec, weights)
+    return load(spec) if spec.endswith(".octavo") else loaded(spec, weights)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from ..calibrate.hints import signature_of
 from ..capture.arrays import as_tensor
+from ..capture.signature import Signature
 from ..errors import DataError
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -43,6 +46,18 @@ class ImageOptions:
         """`resize`, by default the usual size / 0.875."""
         return self.resize or round(self.size / 0.875)
 
+    def for_model(self, signature: Signature) -> ImageOptions:
+        """With the size that a quantized model takes, if that is fixed and no other was given."""
+        sizes = {shape[2] for _, shape in signature.inputs if len(shape) == 4} - {None}
+        fixed = sizes.pop() if len(sizes) == 1 else None
+        if fixed is None or self.size != ImageOptions.size:
+            return self
+        return dataclasses.replace(self, size=fixed)
+
+
+class EnlargedWarning(UserWarning):
+    """Images are made larger than they are."""
+
 
 def load_data(
     path: Path,
@@ -69,7 +84,9 @@ def load_data(
     }
     found = {kind: [f for f in files if _kind(f) == kind] for kind in readers}
     kinds = [kind for kind, of_kind in found.items() if of_kind]
-    if not path.exists() or not kinds:
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    if not kinds:
         known = ", ".join(sorted(IMAGES | ARRAYS | TEXTS))
         raise DataError(f"{path} holds no data: a folder or file of {known} is needed")
     if len(kinds) > 1:
@@ -92,6 +109,8 @@ def _image_batches(
     files: list[Path], model: nn.Module, batch: int, options: ImageOptions
 ) -> Iterator[Any]:
     process = _processor("AutoImageProcessor", model, options)
+    if process is None:
+        _warn_if_enlarged(files[0], options)
     for i in range(0, len(files), batch):
         chosen = files[i : i + batch]
         if process is None:
@@ -99,6 +118,19 @@ def _image_batches(
         else:
             images = [_opened(f, "RGB") for f in chosen]
             yield _taken(process(images=images, return_tensors="pt"), model)
+
+
+def _warn_if_enlarged(file: Path, options: ImageOptions) -> None:
+    width, height = _opened(file, "RGB").size
+    if min(width, height) < options.size:
+        side = options.size
+        warnings.warn(
+            f"images are enlarged, {file.name} from {width} x {height} to {side} x {side} pixels: "
+            "give --size unless the model was trained so (and --mean and --std, which are "
+            "ImageNet's)",
+            EnlargedWarning,
+            stacklevel=2,
+        )
 
 
 def read_image(path: Path, options: ImageOptions) -> Tensor:
@@ -118,7 +150,7 @@ def _opened(path: Path, mode: str) -> Any:
     try:
         from PIL import Image
     except ImportError as e:
-        raise DataError("reading images needs Pillow: pip install 'octavo[images]'") from e
+        raise DataError("reading images needs Pillow: pip install pillow") from e
     try:
         with Image.open(path) as opened:
             return opened.convert(mode)

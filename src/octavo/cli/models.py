@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..calibrate.mistakes import check_model
-from ..errors import OctavoError
+from ..errors import OctavoError, near_names
 
 PRETRAINED = Path("pretrained")  # in place of a file of weights
 
@@ -52,10 +52,14 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     return model.eval()
 
 
-def has_weights(spec: str) -> bool:
-    """Whether the model that `spec` names comes with trained weights, for all that is known."""
+def note_on_weights(spec: str) -> str:
+    """What to know of the weights of the model that `spec` names, if no others are loaded."""
     source, _, name = spec.partition(":")
-    return source not in ("torchvision", "timm") or Path(name).is_dir()
+    if source == "transformers" or Path(name).is_dir():
+        return ""
+    if source in ("torchvision", "timm"):
+        return "no --weights, so the weights are random: good for timing alone"
+    return f"no --weights: the model has those that {source} gives it"
 
 
 def _make(source: str, name: str, pretrained: bool) -> Any:
@@ -74,7 +78,7 @@ def _make(source: str, name: str, pretrained: bool) -> Any:
         )
     module = _load_file(Path(source)) if source.endswith(".py") else _import(source)
     if not hasattr(module, name):
-        raise SourceError(f"{source} has no {name!r}")
+        raise SourceError(f"{source} has no {name!r}. {near_names(name, dir(module))}")
     made = getattr(module, name)
     return made if isinstance(made, nn.Module) else made()
 
@@ -90,7 +94,10 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        raise SourceError(f"cannot import {name!r}: {e}. Is it installed?") from e
+        hint = (
+            f"Did you mean {name}.py:...?" if Path(f"{name}.py").is_file() else "Is it installed?"
+        )
+        raise SourceError(f"cannot import {name!r}: {e}. {hint}") from e
 
 
 def _load_file(path: Path) -> Any:

@@ -12,10 +12,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from torch import nn
 
 from ..config import PRESETS
 from ..errors import ConfigError
 from .data import ImageOptions
+from .models import load_model, note_on_weights
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +50,7 @@ DataPath = Annotated[
         "--data",
         help="Folder of images, of .npy / .npz / .safetensors files with samples along the first "
         "axis, or of .txt files with a text in each line (or one such file).",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
@@ -62,6 +65,8 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings to start from, in a TOML file.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Timed calls of each.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all")]
 Size = Annotated[
     int, typer.Option(min=1, help="Side of the square crop, in pixels.", rich_help_panel=IMAGES)
 ]
@@ -124,6 +129,14 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as e:
         raise ConfigError(f"{option} {text!r}: numbers with commas between them are needed") from e
+
+
+def loaded(spec: str, weights: Path | None) -> nn.Module:
+    """The model that a MODEL argument names; says so where it may lack its trained weights."""
+    model = load_model(spec, weights)
+    if weights is None and (note := note_on_weights(spec)):
+        err.print(f"note: {note}", markup=False, highlight=False)
+    return model
 
 
 def show(found: Any, as_json: bool, html: Path | None = None) -> None:

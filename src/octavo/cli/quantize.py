@@ -15,7 +15,6 @@ from ..model import QuantizedModel
 from ..quantize import quantize as quantize_model
 from ..sharded import quantize_sharded
 from .data import ImageOptions, load_data
-from .models import has_weights, load_model
 from .options import (
     BatchSize,
     ConfigFile,
@@ -23,19 +22,23 @@ from .options import (
     Model,
     Preset,
     Weights,
-    err,
+    loaded,
     out,
     takes_images,
 )
 from .settings import config_with, takes_settings
 
+NOT_GIVEN = Path("\0")  # no file has this name; --print-config needs none
+
 
 @takes_images
 @takes_settings
 def quantize(
-    model: Model,
-    data: DataPath,
-    out_file: Annotated[Path, typer.Option("--out", help="File to write (.octavo).")],
+    model: Model = "",
+    data: DataPath = NOT_GIVEN,
+    out_file: Annotated[
+        Path, typer.Option("--out", help="File to write (.octavo).", show_default=False)
+    ] = NOT_GIVEN,
     weights: Weights = None,
     samples: Annotated[int, typer.Option(min=1, help="Use at most this many samples.")] = 512,
     batch_size: BatchSize = 8,
@@ -63,11 +66,12 @@ def quantize(
     if print_config:
         sys.stdout.write(chosen.to_toml())
         return
+    for name, given in (("MODEL", model), ("--data", data), ("--out", out_file)):
+        if given in ("", NOT_GIVEN):
+            raise ConfigError(f"{name} is missing: see octavo quantize --help")
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
-    net = load_model(model, weights)
-    if weights is None and not has_weights(model):
-        err.print("note: no --weights, so the weights are random: good for timing alone")
+    net = loaded(model, weights)
     rank, count = share = _share()
     batches = load_data(data, net, batch_size, samples, images, share)
     if count > 1:

@@ -8,7 +8,6 @@ import typer
 
 from ..sensitivity import sensitivity as find_sensitivity
 from .data import ImageOptions, load_data
-from .models import load_model
 from .options import (
     BatchSize,
     ConfigFile,
@@ -18,6 +17,7 @@ from .options import (
     Model,
     Preset,
     Weights,
+    loaded,
     show,
     takes_images,
 )
@@ -47,6 +47,6 @@ def sensitivity(
     mobilenet_v2.pth --data photos/
     """
     chosen = config_with(preset, settings, config)
-    net = load_model(model, weights)
+    net = loaded(model, weights)
     batches = load_data(data, net, batch_size, samples, images)
     show(find_sensitivity(net, batches, chosen, timed=timed), as_json, html)

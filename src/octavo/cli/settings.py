@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from rich.markup import escape
 
-from ..config import Config, as_config
+from ..config import PRESETS, Config, as_config
 from ..errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -40,6 +40,8 @@ def config_with(
     Raises ConfigError for both a preset and a file, and for a file that cannot be read.
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"--preset {preset}: choose one of {', '.join(PRESETS)}")
     if file is None:
         return dataclasses.replace(as_config(preset), **given)
     if preset is not None:

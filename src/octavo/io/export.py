@@ -95,7 +95,7 @@ def _to_onnx(model: QuantizedModel, path: Path) -> None:
     to_onnx(model.graph_module, model.signature, path)
     facts = {f"octavo.{k}": v for k, v in facts_of(model.report()).items()}
     by_name = {node.name: f for node, f in facts_by_node(model.graph, model.report()).items()}
-    describe_file(path, facts, by_name)
+    describe_file(path, model.signature, facts, by_name)
 
 
 def _run_onnx(model: QuantizedModel, path: Path) -> EngineModel:

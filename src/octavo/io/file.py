@@ -93,8 +93,13 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Qu
             return from_contents({name: f.get_tensor(name) for name in names}, f.metadata(), device)
     except FormatError as e:
         raise FormatError(f"{path}: {e}") from e
-    except (SafetensorError, OSError) as e:
-        raise FormatError(f"cannot read {path}: {e}") from e
+    except SafetensorError as e:
+        raise FormatError(
+            f"{path} is not an Octavo file, which octavo.save and octavo quantize write, or it is "
+            f"damaged: {e}"
+        ) from e
+    except OSError as e:
+        raise FormatError(f"cannot read {path}: {e.strerror or 'there is no such file'}") from e
     except Exception as e:
         raise FormatError(f"{path} is damaged: {type(e).__name__}: {e}") from e
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import as_decibels, page
@@ -19,7 +19,11 @@ def report_page(report: Mapping[str, Any]) -> str:
     """The page of a report, given as `Report.to_dict` has it."""
     rows = [row | {"path": row["path"] or row["name"]} for row in report["rows"]]
     for row, lane in zip(rows, lanes_of([(r["name"], r["reads"]) for r in rows]), strict=True):
-        row |= {"graph": lane, "advice": advice(row), "spread": report["spreads"].get(row["name"])}
+        row |= {
+            "graph": lane,
+            "advice": advice(row, rows),
+            "spread": report["spreads"].get(row["name"]),
+        }
     return page(
         "report",
         "Octavo report",
@@ -54,14 +58,14 @@ def _step(step: Mapping[str, Any]) -> str:
     return f"{step['method']}: {gain}" + ("" if step["kept"] else ", not kept")
 
 
-def advice(row: Mapping[str, Any]) -> list[str]:
-    """Settings to try for a row, to be copied."""
-    entry = row["path"]
+def advice(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings to try for a row, to be copied: by its path, if that names it alone."""
+    path = row["path"]
+    alone = sum(f"{r['path']}.".startswith(f"{path}.") for r in rows) == 1
+    entry = f'"{path}"' if alone else str(row["site"])
     if row["site"] is None or (row["precision"] == "float" and row["weight_bits"] is None):
         return []
-    found = [f'octavo.Config(keep_float=["{entry}"])']
+    found = [f"octavo.Config(keep_float=[{entry}])"]
     if "linear" in row["operator"] and row["activations"] == "static":
-        found.append(
-            f'octavo.Config(sites={{"{entry}": octavo.SiteConfig(activations="dynamic")}})'
-        )
+        found.append(f'octavo.Config(sites={{{entry}: octavo.SiteConfig(activations="dynamic")}})')
     return found

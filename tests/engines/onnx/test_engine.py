@@ -40,8 +40,8 @@ def test_a_model_that_onnx_cannot_hold(tmp_path, monkeypatch):
 
 def test_without_onnx_it_says_how_to_get_it(residual, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(FormatError, match=r"pip install octavo\[onnx\]"):
+    with pytest.raises(FormatError, match=r"pip install onnx onnxscript onnxruntime"):
         to_onnx(residual.graph_module, residual.signature, tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineError, match=r"pip install octavo\[onnx\]"):
+    with pytest.raises(EngineError, match=r"pip install onnx onnxscript onnxruntime"):
         residual.compile("onnxruntime")

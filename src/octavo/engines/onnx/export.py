@@ -25,7 +25,9 @@ from .traced import TRACED
 from .translations import translations
 
 OPSET = 21
-MISSING = "needs the packages onnx, onnxscript and onnxruntime: pip install octavo[onnx]"
+MISSING = (
+    "needs the packages onnx, onnxscript and onnxruntime: pip install onnx onnxscript onnxruntime"
+)
 CANNOT = "this model cannot be written as ONNX"
 ADVICE = "octavo.export to .xml and compile('openvino') need no ONNX"
 
@@ -53,10 +55,13 @@ def to_onnx(module: fx.GraphModule, signature: Signature, path: Path) -> None:
     raise first
 
 
-def describe_file(path: Path, facts: Mapping[str, str], of_nodes: Mapping[str, str]) -> None:
+def describe_file(
+    path: Path, signature: Signature, facts: Mapping[str, str], of_nodes: Mapping[str, str]
+) -> None:
     """Enter facts as metadata of an ONNX file, and those of the graph's nodes at its operators.
 
-    What torch.onnx has entered for each operator, with paths of this machine, is removed.
+    Free sizes are named: "batch", or by their input, as "images_2". What torch.onnx has entered for
+    each operator, with paths of this machine, is removed.
     """
     import onnx
 
@@ -67,8 +72,25 @@ def describe_file(path: Path, facts: Mapping[str, str], of_nodes: Mapping[str, s
         del node.metadata_props[:]
         if names and names[0] in of_nodes and node.op_type != "Constant":
             node.metadata_props.add(key="octavo", value=of_nodes[names[0]])
+    _name_sizes(model.graph, signature)
     onnx.helper.set_model_props(model, dict(facts))
     onnx.save(model, path)
+
+
+def _name_sizes(graph: Any, signature: Signature) -> None:
+    """Names for the symbols of sizes that tracing has made, such as "s21"."""
+    names: dict[str, str] = {}
+    batches = signature.batch or [None] * len(signature.inputs)
+    for value, batch in zip(graph.input, batches, strict=True):
+        for i, size in enumerate(value.type.tensor_type.shape.dim):
+            if size.dim_param:
+                name = "batch" if i == batch else f"{value.name}_{i}"
+                names.setdefault(size.dim_param, name)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                known = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), size.dim_param)
+                size.dim_param = known
 
 
 def _write(
