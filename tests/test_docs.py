@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,19 +23,22 @@ PACKAGES = pkgutil.walk_packages(octavo.__path__, "octavo.")
 MODULES = [m.name for m in PACKAGES if m.name != "octavo.__main__"]
 
 
+@pytest.fixture
+def registries():
+    """What an example enters is taken away."""
+    tables = (octavo.DEFAULT_PATTERNS, octavo.engines.ENGINES)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("name", ["octavo", *MODULES])
 def test_examples(name):
-    module = importlib.import_module(name)
-    patterns = dict(octavo.DEFAULT_PATTERNS)
-    engines = dict(octavo.engines.ENGINES)
     names = {"torch": torch, "nn": nn, "octavo": octavo}
-    try:
-        result = doctest.testmod(module, extraglobs=names)
-    finally:
-        octavo.DEFAULT_PATTERNS.clear()
-        octavo.DEFAULT_PATTERNS.update(patterns)
-        octavo.engines.ENGINES.clear()
-        octavo.engines.ENGINES.update(engines)
+    result = doctest.testmod(importlib.import_module(name), extraglobs=names)
     assert result.failed == 0
 
 
@@ -69,6 +73,48 @@ def test_pages_of_examples(page):
 def test_the_page_of_other_libraries():
     result = doctest.testfile(str(DOCS / "ecosystem.md"), module_relative=False)
     assert result.attempted > 20 and result.failed == 0
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(8), nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8))
+
+    def forward(self, x):
+        return x + self.mlp(self.norm(x))
+
+
+class Net(nn.Module):
+    """Has what the settings in the pages name."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.blocks = nn.Linear(6, 8), nn.Sequential(*(Block() for _ in range(6)))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)))
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("page", ["README.md", "docs/deploy.md", "docs/serving.md"])
+def test_code_in_pages_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, batches = Net().eval(), list(torch.randn(64, 6).split(8))
+    q = octavo.quantize(model, batches)
+    names = {"torch": torch, "octavo": octavo, "model": model, "batches": batches, "q": q}
+    names |= {
+        "x": batches[0],
+        "fast": q.compile(),
+        "accuracy": lambda m: float(m(batches[0]).mean()),
+    }
+    octavo.export(q, "m.onnx")
+    octavo.export(q, "m.xml")
+    text = (DOCS.parent / page).read_text()
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if ">>>" not in b]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

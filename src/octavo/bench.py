@@ -18,7 +18,7 @@ from .capture.signature import Call, Signature
 from .engines.base import compile_graph
 from .engines.openvino.profile import Operator
 from .engines.openvino.profile import profile as profile
-from .metrics import UNLIKE, decibels, sqnr
+from .metrics import UNLIKE, as_json_data, decibels, sqnr
 from .model import QuantizedModel
 from .passes import run_passes
 from .report import Latency, tensor_bytes
@@ -40,6 +40,13 @@ class Result:
     def median(self) -> float:
         """Median time of a call, in milliseconds."""
         return statistics.median(self.seconds) * 1e3
+
+    def to_dict(self) -> dict[str, Any]:
+        """Median and least milliseconds, bytes and SQNR, as JSON data."""
+        times = {"median_ms": self.median, "least_ms": min(self.seconds) * 1e3}
+        facts = {"name": self.name, "bytes": self.size, "sqnr": self.sqnr}
+        found: dict[str, Any] = as_json_data(facts | times)
+        return found
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 
@@ -22,6 +24,13 @@ def test_three_variants_on_data(bench, folder):
 def test_time_by_operator_on_random_inputs(bench):
     code, out, _ = bench("--rounds", 1, "--profile")
     assert (code, out.count("Convolution")) == (0, 2)  # by operator and by kind
+
+
+def test_json(bench):
+    _, out, _ = bench("--rounds", 2, "--json")
+    first, *_, int8 = json.loads(out)
+    assert (first["name"], first["sqnr"]) == ("PyTorch float", "inf")
+    assert int8["sqnr"] > 20 and 0 < int8["least_ms"] <= int8["median_ms"]
 
 
 @pytest.mark.parametrize("option", ["--threads", "--rounds", "--batch-size"])

@@ -70,7 +70,10 @@ def inspect(file: Quantized, as_json: Json = False) -> None:
 
 
 def engines() -> None:
-    """List the engines that run quantized models, and whether they are installed."""
+    """List the engines that run quantized models, and whether they are installed.
+
+    For example: octavo engines
+    """
     table = Table()
     for column in ("engine", "runtime"):
         table.add_column(column)
@@ -85,5 +88,8 @@ def engines() -> None:
 
 
 def version() -> None:
-    """Show the versions of Octavo and PyTorch."""
+    """Show the versions of Octavo and PyTorch.
+
+    For example: octavo version
+    """
     out.print(f"octavo {__version__}, torch {torch.__version__}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from ..progress import working
 from .data import ImageOptions, load_data
 from .options import (
     BatchSize,
+    Json,
     Model,
     Quantized,
     Rounds,
@@ -36,6 +39,7 @@ def bench(
     batch_size: BatchSize = 1,
     rounds: Rounds = 50,
     threads: Threads = None,
+    as_json: Json = False,
     by_operator: Annotated[
         bool, typer.Option("--profile", help="Also show the time of each operator in int8.")
     ] = False,
@@ -54,6 +58,9 @@ def bench(
         call = next(load_data(data, net, batch_size, batch_size, images))
     with working("compiling and timing"):
         results = compare_engines(net, q, call, batch_size, rounds, threads)
+    if as_json:
+        sys.stdout.write(json.dumps([r.to_dict() for r in results], indent=1) + "\n")
+        return
     out.print(bench_table(results, file.stat().st_size, batch_size))
     if by_operator:
         args, kwargs = example_call(net, q, call, batch_size)
