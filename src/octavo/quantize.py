@@ -25,6 +25,7 @@ from typing import Any, overload
 import torch
 from torch import nn
 
+from .calibrate.compiled import Calibration
 from .calibrate.data import calls
 from .calibrate.mistakes import check_model, explain_call
 from .calibrate.ranges import Ranges
@@ -212,9 +213,11 @@ def prepare(
 
 def observe(prepared: Prepared, batches: Iterable[Call]) -> Ranges:
     """The ranges of all values over these calls."""
-    ranges = Ranges(prepared.sites)
+    ranges, signature = Ranges(prepared.sites), prepared.graph.signature
+    assert signature is not None  # captured by torch.export
+    calibration = Calibration(ranges, partial(compile_graph, signature=signature))
     for call in batches:
-        ranges.observe(prepared.graph.flatten(*call))
+        calibration.observe(prepared.graph.flatten(*call))
     return ranges
 
 

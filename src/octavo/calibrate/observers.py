@@ -34,6 +34,10 @@ class Observer:
         if value.numel() == 0:
             return
         low, high = (float(v) for v in torch.aminmax(value.detach()))
+        self.add(value, low, high)
+
+    def add(self, value: Tensor, low: float, high: float) -> None:
+        """The same for a tensor whose extremes are known, or evenly spaced values of one."""
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(f"values from {low} to {high}: NaN or infinity cannot be quantized")
         self.update(value, low, high)
@@ -137,8 +141,8 @@ class Histogram(Observer):
         flat = value.detach().reshape(-1)
         some = flat[:: max(flat.numel() // self.counted, 1)]
         for part in some.to(dtype).split(1 << 24):
-            bins = torch.floor(part * math.ldexp(1.0, -self.exponent)).add_(0.5)
-            counts = torch.histc(bins.clamp_(max=self.half), 2 * self.half, -self.half, self.half)
+            bins = (part * math.ldexp(1.0, -self.exponent)).floor_()
+            counts = torch.histc(bins, 2 * self.half, -self.half, self.half)
             self.counts += counts.to(device="cpu", dtype=torch.int64)
 
     def _widen(self, exponent: int) -> None:

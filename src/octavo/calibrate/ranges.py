@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -82,6 +83,14 @@ class Ranges:
         except Exception as e:
             raise DataError(_explain(interpreter, e)) from e
 
+    def add(self, found: Mapping[fx.Node, tuple[float, float, Tensor | None]]) -> None:
+        """Observe least, largest and samples of each value, as a compiled graph has found them."""
+        self._forget()
+        for node, (low, high, samples) in found.items():
+            value = torch.tensor([low, high]) if samples is None else samples
+            with named(node):
+                self.observers[node].add(value, low, high)
+
     def _macs(self, node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> int:
         """Multiply-adds of one run of a node: of the longer branch, where it is a `torch.cond`."""
         if not is_branch(node):
@@ -152,10 +161,16 @@ class Ranges:
 
 def observe_value(observer: Observer, node: fx.Node, value: Any) -> None:
     """Record the value of `node` if it is a tensor; DataError, naming it, if it is not finite."""
-    if not isinstance(value, Tensor):
-        return
+    if isinstance(value, Tensor):
+        with named(node):
+            observer.observe(value)
+
+
+@contextlib.contextmanager
+def named(node: fx.Node) -> Iterator[None]:
+    """An error about a value names the node that it is of."""
     try:
-        observer.observe(value)
+        yield
     except DataError as e:
         raise DataError(
             f"the output of {describe(node)} has {e}: check the calibration data and weights"

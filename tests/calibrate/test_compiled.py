@@ -1,0 +1,142 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import octavo
+from octavo import DataError
+from octavo.calibrate import compiled as module
+from octavo.calibrate.compiled import Calibration, by_node, compiled
+from octavo.calibrate.observers import Histogram
+from octavo.calibrate.ranges import Ranges
+from octavo.capture.export import capture
+from octavo.config import Config
+from octavo.engines.base import compile_graph
+from octavo.passes import run_passes
+from octavo.sites.sites import match
+
+
+class Net(nn.Module):
+    """Images, then tokens, then a vector: channels first, last, and alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.mix, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        return self.head(self.mix(x.flatten(2).transpose(1, 2)).relu().mean(1))
+
+
+@pytest.fixture
+def sites():
+    torch.manual_seed(0)
+    graph = run_passes(capture(Net().eval(), (torch.randn(4, 3, 24, 20),), {}))
+    return match(graph, config=Config())
+
+
+def compile_for(sites):
+    return partial(compile_graph, signature=sites.graph.signature)
+
+
+def test_it_finds_what_pytorch_finds(sites):
+    x, own, other = torch.randn(4, 3, 24, 20), Ranges(sites), Ranges(sites)
+    own.observe([x])
+    run = compiled(other, [x], compile_for(sites))
+    other.add(by_node(other.observers, run([x])))
+    for node, observer in own.observers.items():
+        assert other.observers[node].range() == pytest.approx(observer.range(), rel=1e-4, abs=1e-5)
+        counts = other.observers[node].counts.sum(), observer.counts.sum()
+        assert counts[0] == counts[1]  # so small that all values are counted
+
+
+def test_samples_skip_no_channel(sites, monkeypatch):
+    monkeypatch.setattr(Histogram, "counted", 100)
+    x, ranges = torch.randn(4, 3, 24, 20), Ranges(sites)
+    seen = {}
+    reduced = module._reduced
+
+    def spy(graph, nodes, steps):
+        seen.update({n.name: list(s) for n, s in steps.items()})
+        return reduced(graph, nodes, steps)
+
+    monkeypatch.setattr(module, "_reduced", spy)
+    assert compiled(ranges, [x], compile_for(sites)) is not None
+    assert seen["relu"][:2] == [1, 1] and min(seen["relu"][2:]) > 1
+    tokens = seen["relu_1"]
+    assert (tokens[0], tokens[2]) == (1, 1) and tokens[1] > 1
+
+
+def test_compiled_once_that_pays_and_the_ranges_are_nearly_the_same(sites, monkeypatch):
+    xs = [torch.randn(4, 3, 24, 20) for _ in range(6)]
+    own, calibration = Ranges(sites), Calibration(Ranges(sites), compile_for(sites))
+    monkeypatch.setattr(module, "WORTH_IT", 1.0)
+    runs = []
+    for x in xs:
+        own.observe([x])
+        calibration.observe([x])
+        runs.append(calibration.run is not None)
+    assert runs == [False, *[True] * 5]
+    for node, observer in own.observers.items():
+        found = calibration.ranges.observers[node]
+        assert found.range() == pytest.approx(observer.range(), rel=1e-4, abs=1e-5)
+
+
+def test_other_shapes_run_in_pytorch(sites, monkeypatch):
+    monkeypatch.setattr(module, "WORTH_IT", 1.0)
+    calibration = Calibration(Ranges(sites), compile_for(sites))
+    for n in (4, 4, 2):
+        x = torch.randn(n, 3, 24, 20)
+        x[0, 0, 0, 0] = 10.0 * n
+        calibration.observe([x])
+    (first,) = sites.graph.module.graph.find_nodes(op="placeholder")
+    assert calibration.ranges.observers[first].range()[1] == 40.0
+    calibration.observe([torch.full((2, 3, 24, 20), 90.0)])
+    assert calibration.ranges.observers[first].range()[1] == 90.0
+
+
+@pytest.mark.parametrize("wrong", ["other numbers", "an error"])
+def test_a_runtime_that_is_wrong_is_not_used(sites, wrong):
+    def compile(graph):
+        found = compile_for(sites)(graph)
+        plain = found.run
+
+        def run(inputs):
+            if wrong == "an error":
+                raise RuntimeError("no kernel")
+            return [2 * y for y in plain(inputs)]
+
+        found.run = run
+        return found
+
+    assert compiled(Ranges(sites), [torch.randn(4, 3, 24, 20)], compile) is None
+
+
+def test_values_that_are_not_finite_are_named_as_by_pytorch(sites, monkeypatch):
+    monkeypatch.setattr(module, "WORTH_IT", 1.0)
+    calibration = Calibration(Ranges(sites), compile_for(sites))
+    x = torch.randn(4, 3, 24, 20)
+    calibration.observe([x])
+    calibration.observe([x])
+    assert calibration.run is not None
+    bad = x.clone()
+    bad[1, 2, 3, 4] = float("nan")
+    with pytest.raises(DataError, match="NaN or infinity"):
+        calibration.observe([bad])
+    with pytest.raises(DataError, match=r"has values from .*inf"):
+        calibration.observe([x * 3e38])
+
+
+def test_a_whole_model_is_as_accurate(monkeypatch):
+    torch.manual_seed(0)
+    net, xs = Net().eval(), [torch.randn(4, 3, 24, 20) for _ in range(12)]
+    plain = octavo.quantize(copy.deepcopy(net), xs)
+    monkeypatch.setattr(module, "WORTH_IT", 1.0)
+    fast = octavo.quantize(net, xs)
+    x = torch.randn(16, 3, 24, 20)
+    with torch.no_grad():
+        quality = [octavo.sqnr(net(x), q(x)) for q in (plain, fast)]
+    assert quality[1] > quality[0] - 1.0
