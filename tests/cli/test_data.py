@@ -98,6 +98,16 @@ def test_the_size_of_images_is_that_of_the_quantized_model():
     assert IMAGES.for_model(q.signature) == IMAGES  # asked for
 
 
+def test_each_process_reads_its_share_of_the_images_alone(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for i in range(4):
+        image.new("RGB", (8, 8), (50 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"no image")
+    options = ImageOptions(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+    found = list(load_data(tmp_path, NET, 1, None, options, share=(0, 2)))
+    assert [round(255 * x[0, 0, 0, 0].item()) for x in found] == [0, 100]
+
+
 def test_enlarged_images_are_a_warning(tmp_path):
     image = pytest.importorskip("PIL.Image")
     image.new("RGB", (32, 40)).save(tmp_path / "a.png")

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,7 @@ def load_data(
     share: (r, n) for batches r, r + n, r + 2 n, ... only.
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    readers: dict[str, Callable[..., Iterator[Any]]] = {
-        "images": _image_batches,
-        "arrays": _array_batches,
-        "texts": _text_batches,
-    }
-    found = {kind: [f for f in files if _kind(f) == kind] for kind in readers}
+    found = {kind: [f for f in files if _kind(f) == kind] for kind in ("images", "arrays", "texts")}
     kinds = [kind for kind, of_kind in found.items() if of_kind]
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
@@ -93,8 +88,17 @@ def load_data(
         raise DataError(f"{path} holds both {' and '.join(kinds)}: keep one kind in it")
     first, step = share
     last = None if limit is None else math.ceil(limit / batch)
-    batches = readers[kinds[0]](found[kinds[0]], model, batch, images)
-    yield from itertools.islice(batches, first, last, step)
+    if found["images"]:
+        starts = range(0, len(found["images"]), batch)[first:last:step]  # others are not read
+        yield from _image_batches(found["images"], starts, model, batch, images)
+    else:
+        arrays, texts = found["arrays"], found["texts"]
+        batches = (
+            _array_batches(arrays, model, batch)
+            if arrays
+            else _text_batches(texts, model, batch, images)
+        )
+        yield from itertools.islice(batches, first, last, step)
 
 
 def _kind(file: Path) -> str:
@@ -106,12 +110,12 @@ def _kind(file: Path) -> str:
 
 
 def _image_batches(
-    files: list[Path], model: nn.Module, batch: int, options: ImageOptions
+    files: list[Path], starts: Iterable[int], model: nn.Module, batch: int, options: ImageOptions
 ) -> Iterator[Any]:
     process = _processor("AutoImageProcessor", model, options)
     if process is None:
         _warn_if_enlarged(files[0], options)
-    for i in range(0, len(files), batch):
+    for i in starts:
         chosen = files[i : i + batch]
         if process is None:
             yield torch.stack([read_image(f, options) for f in chosen])
@@ -223,9 +227,7 @@ def _chunks(items: Iterator[str], size: int) -> Iterator[Sequence[str]]:
 # ---- arrays
 
 
-def _array_batches(
-    files: list[Path], model: nn.Module, batch: int, options: ImageOptions
-) -> Iterator[Any]:
+def _array_batches(files: list[Path], model: nn.Module, batch: int) -> Iterator[Any]:
     names = signature_of(model).parameters.keys()
     for file in files:
         arrays = _read_arrays(file)
