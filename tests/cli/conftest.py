@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(capsys):
-    """Run the command line: (exit code, stdout, stderr)."""
+    """Run the command line: (exit code, stdout, stderr with its lines joined)."""
 
     def run(*args):
         code = 0
@@ -29,7 +29,7 @@ def run(capsys):
         except SystemExit as e:
             code = e.code or 0
         out = capsys.readouterr()
-        return code, out.out, out.err
+        return code, out.out, " ".join(out.err.split())
 
     return run
 
