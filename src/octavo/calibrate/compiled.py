@@ -156,11 +156,9 @@ def _places(node: fx.Node, rank: int) -> list[int]:
     """The dimensions of a value that count places (of an image, of a sequence), not channels."""
     for _ in range(FARTHEST):
         name = operator_of(node).name
-        if name.startswith("conv") or name.endswith(
-            ("batch_norm", "_pool1d", "_pool2d", "_pool3d")
-        ):
+        if name.startswith("conv") or name.endswith(CHANNELS_FIRST):
             return list(range(2, rank))
-        if name in ("linear", "layer_norm", "embedding", "softmax", "matmul"):
+        if name in CHANNELS_LAST:
             return list(range(1, rank - 1))
         value = node.meta.get("val")
         same = [n for n in node.all_input_nodes if _alike(n.meta.get("val"), value)]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from rich.markup import escape
 
 from ..config import PRESETS, Config, as_config
 from ..errors import ConfigError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from .options import Command
 
 # Panels of --help. A switch takes a column more, for "--no-...": in a panel with the others it
 # would narrow their help.

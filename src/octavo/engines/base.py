@@ -99,11 +99,13 @@ def compile_program(program: Program, name: str = "openvino", **options: Any) ->
         raise EngineError(
             f"engine {name!r} has no option {unknown[0]!r}; it takes: {', '.join(taken)}"
         )
-    own = options if "check" in parameters else {k: v for k, v in options.items() if k != "check"}
+    checks_itself = "check" in parameters
+    own = {k: v for k, v in options.items() if checks_itself or k != "check"}
     compiled = engine(program, **own)
-    if isinstance(compiled, EngineModel):
-        compiled.origin = (program, name, options)
-    if own is not options and options.get("check", True) and isinstance(compiled, EngineModel):
+    if not isinstance(compiled, EngineModel):
+        return compiled
+    compiled.origin = (program, name, options)
+    if not checks_itself and options.get("check", True):
         found = disagreement(compiled, program)
         if found is not None:
             raise EngineError(
