@@ -22,7 +22,7 @@ from .metrics import UNLIKE, as_json_data, decibels, sqnr
 from .model import QuantizedModel
 from .passes import run_passes
 from .report import Latency, tensor_bytes
-from .search.latency import seconds_in_turns
+from .search.latency import median_milliseconds, seconds_in_turns
 
 ROUNDS = 50  # timed calls
 
@@ -100,8 +100,7 @@ def latency(
     threads = threads or torch.get_num_threads()
     run = partial(quantized.compile(threads=threads), *args, **kwargs)
     run()
-    (seconds,) = seconds_in_turns([run], ROUNDS)
-    milliseconds = 1e3 * statistics.median(seconds)
+    (milliseconds,) = median_milliseconds([run], ROUNDS)
     return Latency("OpenVINO", batch_size((args, kwargs)), threads, milliseconds)
 
 

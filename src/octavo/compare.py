@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from .page import page, write_page
 from .printed import Printed
 from .progress import tracked
 from .report import tensor_bytes
-from .search.latency import seconds_in_turns
+from .search.latency import median_milliseconds
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ def _times(runs: Sequence[Callable[..., Any]], call: Call, rounds: int) -> tuple
     """Median milliseconds of each, called in turns."""
     args, kwargs = call
     timed = [partial(run, *args, **kwargs) for run in runs]
-    first, second = map(statistics.median, seconds_in_turns(timed, max(rounds, 1)))
-    return 1e3 * first, 1e3 * second
+    first, second = median_milliseconds(timed, max(rounds, 1))
+    return first, second
 
 
 def _megabytes(model: Any) -> float:

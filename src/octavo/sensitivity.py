@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import os
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from .printed import Printed
 from .progress import number_of_calls, tracked, working
 from .quantize import attempt_of, observe, prepare
 from .search.fallback import most_sensitive_first
-from .search.latency import seconds_in_turns
+from .search.latency import median_milliseconds
 from .search.sensitivity import site_sensitivity
 from .sites.sites import Sites
 
@@ -201,5 +200,5 @@ def _damage(sites: Sites, root: fx.Node, share: float, ranges: Ranges) -> SiteDa
 
 def _milliseconds(compiled: Any, inputs: Sequence[Tensor]) -> float:
     compiled.run(inputs)
-    (seconds,) = seconds_in_turns([partial(compiled.run, inputs)], ROUNDS)
-    return 1e3 * statistics.median(seconds)
+    (milliseconds,) = median_milliseconds([partial(compiled.run, inputs)], ROUNDS)
+    return milliseconds

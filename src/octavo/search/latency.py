@@ -172,6 +172,11 @@ def seconds_in_turns(calls: Sequence[Call], rounds: int) -> list[list[float]]:
     return found
 
 
+def median_milliseconds(calls: Sequence[Call], rounds: int) -> list[float]:
+    """The median time of each call, called in turns."""
+    return [1e3 * statistics.median(seconds) for seconds in seconds_in_turns(calls, rounds)]
+
+
 _RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same choice each time
 
 
