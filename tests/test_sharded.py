@@ -157,12 +157,7 @@ def test_the_command_line_under_torchrun_on_one_host_and_on_two(tmp_path):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running = [subprocess.Popen(c, env=environment, **pipes) for c in commands]
         told = [p.communicate() for p in running]
-        # torchrun's own agents may lose each other while they end, when the file is written
-        failed = [
-            p.returncode and "DistNetworkError" not in e
-            for p, (_, e) in zip(running, told, strict=True)
-        ]
-        assert not any(failed), told
+        assert [p.returncode for p in running] == [0] * len(running), told
         reports = "".join(out for out, _ in told).count("multiply-adds in int8")
         assert reports == 1  # one rank tells
     one, *others = (tensors(octavo.load(tmp_path / f"{name}.octavo")) for name in starts)

@@ -81,6 +81,9 @@ def quantize(
     if rank == 0:
         save(q, out_file, histograms=histograms)
         out.print(_summary(q, out_file))
+    if count > 1:  # end together: who ends first takes its connections from those still at work
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _share() -> tuple[int, int]:
