@@ -2,11 +2,18 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 import octavo
 from networks import calls, make
 
 os.environ["OCTAVO_DEBUG"] = "1"  # every stage's graph is verified
+
+# The same examples at every run, whatever else the machine does: what fails, fails for all.
+# `pytest --hypothesis-profile=search -m hypothesis` looks for new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1000, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.calibrate.observers import (
@@ -60,7 +60,6 @@ def test_minmax_against_the_whole_data(batches):
     assert observed(MinMaxObserver, batches).range() == (expected.min(), expected.max())
 
 
-@settings(deadline=None)
 @given(values, st.integers(0, 6), st.randoms())
 def test_histogram_is_the_same_in_any_order_and_in_shards_bit_for_bit(batches, cut, random):
     whole = observed(Histogram, batches)
@@ -74,7 +73,6 @@ def test_histogram_is_the_same_in_any_order_and_in_shards_bit_for_bit(batches, c
     assert torch.equal(right.counts, kept)
 
 
-@settings(deadline=None)
 @given(values)
 def test_histogram_counts_every_value_in_its_bin(batches):
     observer = observed(Histogram, batches)
@@ -99,7 +97,6 @@ def test_shards_in_another_order_give_the_same_qparams(name, kind):
     assert left.qparams(ACTIVATION) == whole.qparams(ACTIVATION)
 
 
-@settings(deadline=None)
 @given(values, st.floats(0.2, 1.0))
 def test_percentile_is_within_a_bin_of_the_quantiles_of_all_data(batches, kept):
     observer = observed(lambda: PercentileObserver(kept), batches)

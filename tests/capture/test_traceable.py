@@ -24,7 +24,7 @@ def captured(net):
     return capture(net, (torch.zeros(2, 5),), None, [((torch.zeros(2, 7),), {})])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(-100, 100), st.floats(-100, 100))
 def test_a_ramp_over_a_free_length(start, end):
     graph, signature = captured(Ramp(start, end))

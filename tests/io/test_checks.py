@@ -105,7 +105,7 @@ def test_what_the_schema_has_is_taken(target, args, kwargs):
     assert check_arguments(target, args, kwargs) is None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_graph_gives_a_model_or_a_format_error(parts, data):
     graph = graph_of(parts)
@@ -122,7 +122,7 @@ def test_a_changed_graph_gives_a_model_or_a_format_error(parts, data):
         assert isinstance(load_with(parts, graph), octavo.QuantizedModel)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_changed_bytes_give_a_model_or_a_format_error(parts, data):
     content = bytearray(parts[0].read_bytes())

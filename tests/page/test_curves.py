@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from octavo.page.curves import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, curve_of, grid
@@ -10,6 +10,9 @@ NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=12))
+@example([5e-324])
+@example([0.0, 1e-200])
+@example([1e6, 1e6 + 1e-9])
 def test_lines_are_round_and_enclose_all_values(values):
     lines = grid(values)
     step = lines[1] - lines[0]

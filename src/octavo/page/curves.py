@@ -9,6 +9,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 10, 28  # room for labels
 MOST_LINES = 5
+SMALLEST = 1e-12  # of a value that is told from zero
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def grid(values: Sequence[float]) -> list[float]:
     [20.0, 22.0, 24.0, 26.0, 28.0, 30.0]
     """
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if high - low < 1e-9 * max(abs(high), 1e-9):
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    size = max(abs(low), abs(high))
+    if high - low < 1e-9 * size or size < SMALLEST:  # one value, to the eye
+        margin = 0.5 * size if size >= SMALLEST else 1.0
+        low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / MOST_LINES))
     step = next(
         s for s in (power, 2 * power, 5 * power, 10 * power) if high - low <= MOST_LINES * s

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
@@ -45,7 +45,6 @@ def test_no_domain_of_outputs_that_no_input_gives():
     assert domain(aten.sigmoid.default, 2.0, 3.0) is None
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(sorted(ACTIVATIONS, key=str)),
     st.floats(-20, 0),

@@ -69,7 +69,7 @@ def test_the_file_says_how_to_run_it():
     assert model.get_rt_info(["runtime_options", PROPERTY]).astype(str) == "32"
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(channels=st.integers(1, 70), size=st.integers(1, 80), rank=st.integers(2, 4))
 def test_rounding_by_operators(channels, size, rank):
     shape = [*[3] * (rank - 1), channels]

@@ -7,7 +7,7 @@ from octavo.engines.torch_int8.dynamic import dynamic_linear
 from octavo.graph import ops
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     lead=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     channels=st.integers(1, 70),
