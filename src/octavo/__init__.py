@@ -10,6 +10,7 @@ torch.Size([3, 2])
 import warnings
 from typing import Any
 
+from .capture.images import Image, with_images
 from .compare import Comparison, compare
 from .config import PRESETS, Config
 from .errors import (
@@ -57,6 +58,7 @@ __all__ = [
     "EngineError",
     "FloatOp",
     "FormatError",
+    "Image",
     "OctavoError",
     "PartitionWarning",
     "PassThrough",
@@ -80,6 +82,7 @@ __all__ = [
     "save",
     "sensitivity",
     "sqnr",
+    "with_images",
 ]
 
 

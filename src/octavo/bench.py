@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .calibrate.data import batch_size, calls
 from .capture.export import capture
+from .capture.images import alike
 from .capture.signature import Call, Signature
 from .engines.base import compile_graph
 from .engines.openvino.profile import Operator
@@ -63,6 +64,7 @@ def compare_engines(
     data: data as for `quantize`, of which the first call is used; None for a random batch.
     rounds: timed calls of each. threads: CPU threads of each; all of them by default.
     """
+    model = alike(model, quantized)
     args, kwargs = example_call(model, quantized, data, batch)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -110,13 +112,19 @@ def example_call(model: nn.Module, quantized: QuantizedModel, data: Any, batch: 
 
 
 def random_call(signature: Signature, batch: int, length: int = 128) -> Call:
-    """Random inputs for a signature (integers: 0), with sizes `batch` and, elsewhere, `length`."""
+    """Random inputs for a signature, with sizes `batch` and, elsewhere, `length`.
+
+    Integers are 0, but for bytes.
+    """
     tensors: list[Tensor] = []
     for dtype, shape in signature.inputs:
         size = [(length if i else batch) if d is None else d for i, d in enumerate(shape)]
         kind = getattr(torch, dtype)
         is_float = kind.is_floating_point
-        tensors.append(torch.rand(size).to(kind) if is_float else torch.zeros(size, dtype=kind))
+        largest = 256 if kind is torch.uint8 else 1  # other integers may be ids: only 0 is one
+        tensors.append(
+            torch.rand(size).to(kind) if is_float else torch.randint(0, largest, size, dtype=kind)
+        )
     leaves: list[Any] = list(tensors)
     for i, value in sorted(signature.constants):
         leaves.insert(i, value)

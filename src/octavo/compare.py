@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .calibrate.data import batch_size, calls
+from .capture.images import alike
 from .capture.signature import Call
 from .engines.base import EngineModel
 from .errors import DataError
@@ -131,11 +132,13 @@ def compare(
 
     first, second: float modules, quantized models (which run compiled by OpenVINO) or compiled
         ones, all called alike.
-    data: as for `quantize`. rounds: timed calls of each. threads: of the processor; by default all
-        that PyTorch uses. progress: show on a terminal how far it is.
+    data: as for `quantize`; where a quantized model takes images as bytes, a float one does here.
+    rounds: timed calls of each. threads: of the processor; by default all that PyTorch uses.
+    progress: show on a terminal how far it is.
 
     Raises DataError where their outputs have different shapes.
     """
+    first, second = alike(first, second), alike(second, first)
     known = [m for m in (first, second) if isinstance(m, nn.Module | EngineModel)]
     batches = [*calls(data, known[0] if known else nn.Identity())]
     threads = threads or torch.get_num_threads()

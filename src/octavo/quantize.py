@@ -33,6 +33,7 @@ from .calibrate.samples import Samples, keep_samples
 from .capture.export import capture
 from .capture.float_graph import FloatGraph
 from .capture.free_sizes import FreeSizes
+from .capture.images import Image, Images, with_images
 from .capture.probes import with_probes, without_probes
 from .capture.signature import BatchDim, Call
 from .capture.submodules import SubmoduleCalls
@@ -67,6 +68,7 @@ def quantize(
     progress: bool = ...,
     dynamic_shapes: Any = ...,
     batch_dim: BatchDim = ...,
+    inputs: Image | Images | None = ...,
 ) -> QuantizedModel:
     """Quantize a whole model."""
 
@@ -97,6 +99,7 @@ def quantize(
     progress: bool = True,
     dynamic_shapes: Any = None,
     batch_dim: BatchDim = "auto",
+    inputs: Image | Images | None = None,
 ) -> QuantizedModel | QuantizedParts:
     """Quantize a trained float model to int8, calibrated on a few hundred samples.
 
@@ -130,6 +133,9 @@ def quantize(
     batch_dim: the dimension of the inputs that counts samples: 0, or 1 for (time, batch, features);
         None if there is none, so that each call is one sample. By default it is the first or the
         second dimension, if the outputs show that samples do not influence each other.
+    inputs: an `Image`, for a quantized model that takes uint8 images and normalizes them itself; a
+        dict of them by argument, if it is not the first. `data` may hold such bytes, or images
+        normalized as the float model takes them.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
     scale per output channel; operators without a rule stay float and the report says why.
@@ -140,13 +146,17 @@ def quantize(
     config = as_config(config)
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
+    if inputs is not None:
+        model = with_images(model, inputs)
     batches = calls(data, model)
     free = FreeSizes(dynamic_shapes, batch_dim)
     if submodules is not None:
         if evaluate is not None:
             raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
-        if free != FreeSizes():
-            raise ConfigError("dynamic_shapes and batch_dim are for whole models, not submodules")
+        if free != FreeSizes() or inputs is not None:
+            raise ConfigError(
+                "dynamic_shapes, batch_dim and inputs are for whole models, not submodules"
+            )
         shown = tracked(batches, "calibrating", number_of_calls(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 

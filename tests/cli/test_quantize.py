@@ -30,6 +30,21 @@ def test_options_reach_the_config(folder, quantize):
     assert config == dataclasses.replace(PRESETS["fast"], **settings, target_sqnr=12.0)
 
 
+def test_a_model_of_bytes(folder, run, quantize):
+    pixels = np.random.randint(0, 256, (20, 12, 12, 3), dtype=np.uint8)
+    np.save(folder / "data" / "x.npy", pixels)
+    normal = ("--mean", "0.4,0.5,0.6", "--std", "0.2,0.2,0.2")
+    assert quantize("--bytes", "NHWC", *normal)[0] == 0
+    q = octavo.load(folder / "net.octavo")
+    assert q.signature.images == (("input", octavo.Image((0.4, 0.5, 0.6), (0.2, 0.2, 0.2))),)
+    assert q(torch.from_numpy(pixels[:2])).shape == (2, 2)
+    file, net = folder / "net.octavo", f"{folder}/net.py:make"
+    assert "input: images, NHWC, normalized with mean" in run("inspect", file)[1]
+    assert run("compare", net, file, "--data", folder / "data", "--rounds", 1)[0] == 0
+    assert run("bench", net, file, "--rounds", 1)[0] == 0
+    assert "layout='HWC' is unknown" in quantize("--bytes", "HWC")[2]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

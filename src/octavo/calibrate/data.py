@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..capture.arrays import as_tensor, described, is_foreign, kind_of
+from ..capture.images import images_of
 from ..capture.signature import Call
 from ..errors import DataError, one_line
 from .hints import signature_of
@@ -36,7 +37,8 @@ def calls(data: Any, model: Any) -> Iterator[Call]:
     positional arguments, and those of a dict under other names, unless it takes **kwargs. What it
     has an argument for it gets; to calibrate a model that takes `labels` without them, leave them
     out of the dicts. numpy arrays are treated like tensors, and float64, numpy's default, becomes
-    float32 unless the model has parameters of another type.
+    float32 unless the model has parameters of another type. Where the model takes images as bytes,
+    normalized images (floating point) become the bytes that they were made from.
 
     Raises DataError for no data, other types, NaN or infinity in a floating point tensor, a dict
     of which forward takes nothing, and where a DataLoader fails.
@@ -59,8 +61,9 @@ def calls(data: Any, model: Any) -> Iterator[Call]:
         raise DataError(f"calibration data is {_refused(data)}")
     count = 0
     for batch in [data] if single else _batches(data):
-        call = reader.call(batch, f"batch {count} of the calibration data")
-        _check(call, f"batch {count} of the calibration data")
+        which = f"batch {count} of the calibration data"
+        call = _with_bytes(reader.call(batch, which), model, which)
+        _check(call, which)
         count += 1
         yield call
     if count == 0:
@@ -177,6 +180,25 @@ class _Reader:
                     f"{near[0]!r}: rename the item, or leave it out"
                 )
         return taken
+
+
+def _with_bytes(call: Call, model: Any, which: str) -> Call:
+    """The call with normalized images as bytes, where the model takes bytes."""
+    images = images_of(model)
+    if not images:
+        return call
+    args, kwargs = call
+    names = [*signature_of(model).parameters][: len(args)]
+    try:
+        values = {
+            name: images[name].to_bytes(value)
+            if name in images and isinstance(value, Tensor) and value.is_floating_point()
+            else value
+            for name, value in (*zip(names, args, strict=True), *kwargs.items())
+        }
+    except DataError as e:
+        raise DataError(f"{which}: {e}") from e
+    return tuple(values[name] for name in names), {name: values[name] for name in kwargs}
 
 
 def _is_packed(value: Any) -> bool:

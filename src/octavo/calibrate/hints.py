@@ -167,7 +167,8 @@ def _integers(failure: Failure) -> str | None:
         if t.dtype is torch.uint8 and t.dim() > 2:
             return (
                 f"{name!r} holds pixels of 0 to 255: preprocess them as in training, "
-                f"{name}.float() / 255 and what else was done"
+                f"{name}.float() / 255 and what else was done, or quantize with "
+                "inputs=octavo.Image(mean=..., std=...), so that the quantized model takes bytes"
             )
         if not has_ids:
             return f"{name!r} holds integers, the weights are {failure.weights}: {name}.float()"

@@ -26,6 +26,7 @@ from ..graph.verify import checkpoint
 from .examples import values_of
 from .float_graph import FloatGraph
 from .free_sizes import Attempt, FreeSizes
+from .images import images_of
 from .inplace import evaluate_writes, mutates_views, refuse_state
 from .look import Limits, second_look
 from .results import plain_results
@@ -93,6 +94,7 @@ def capture(
         values=tuple(map(values_of, zip(*alike, strict=True))),
         batch=look.batch,
         branches=(*look.branches, *free.bounds(bound[0][0])),
+        images=tuple(images_of(model).items()),
     )
     checkpoint(module, "capture")
     graph = FloatGraph(*widened(*plain_results(module, signature)))

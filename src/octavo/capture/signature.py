@@ -18,10 +18,15 @@ from ..errors import CaptureError
 from .arrays import as_tensor, described
 from .branches import holds
 from .examples import InputValues, Shapes, made, unlike
+from .images import Image
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 BatchDim = int | str | None  # that counts samples in every input; "auto": as the calls show
 BatchDims = tuple[int | None, ...]  # the same, for each input
+BYTES_GIVEN = (
+    "\nThese are bytes: if they are images, normalize them as in training, or quantize the model "
+    "with inputs=octavo.Image(mean=..., std=...), so that it takes bytes"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Signature:
         first input: beyond them forward does something else.
     results: the leaves of the output that are not tensors, by position.
     numbers: positions of leaves that are numbers, computed from sizes; the graph returns tensors.
+    images: arguments that are uint8 images, by name, and how the model normalizes them.
     output_types: the dtype of each tensor of the output; "" where it is the graph's. Not empty if
         the model computes in other floating point types than the graph, which is in float32.
     """
@@ -59,6 +65,7 @@ class Signature:
     results: tuple[tuple[int, Any], ...] = ()
     numbers: tuple[int, ...] = ()
     output_types: tuple[str, ...] = ()
+    images: tuple[tuple[str, Image], ...] = ()
 
     @property
     def forward(self) -> inspect.Signature:
@@ -81,7 +88,8 @@ class Signature:
                 have == want if want is not None else have != 1 or (i, d) not in self._not_one
                 for d, (want, have) in enumerate(zip(shape, t.shape, strict=True))
             )
-            if not fits or (t.dtype is not dtype and not t.is_floating_point()):
+            both_float = t.is_floating_point() and dtype.is_floating_point
+            if not fits or not (t.dtype is dtype or both_float):
                 raise CaptureError(self._misfit(i, t))
         for condition in self.branches:
             if not holds(condition, [t.shape for t in tensors]):
@@ -103,6 +111,11 @@ class Signature:
             for n, d, reason in self.fixed
             if n == i and d < t.dim() == len(shape) and t.shape[d] != shape[d]
         ]
+        if t.dtype is torch.uint8 and dtype.is_floating_point:
+            reasons.append(BYTES_GIVEN)
+        elif self.images and dtype is torch.uint8:
+            layouts = " or ".join(sorted({image.layout for _, image in self.images}))
+            reasons.append(f"\nThe model normalizes images itself: give them as bytes, {layouts}")
         return (
             f"an input has shape {tuple(t.shape)} and dtype {t.dtype}; the model was "
             f"captured with shape ({expected}) and dtype {dtype}{''.join(reasons)}"

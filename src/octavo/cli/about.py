@@ -57,10 +57,14 @@ def inspect(file: Quantized, as_json: Json = False) -> None:
         f"{dtype} ({', '.join('any' if d is None else str(d) for d in shape)})"
         for dtype, shape in model.signature.inputs
     )
+    images = (
+        f"{name}: images, {image.layout}, normalized with mean {image.mean}, std {image.std}"
+        for name, image in model.signature.images
+    )
     report, usual = model.report(), dataclasses.asdict(Config())
     given = dataclasses.asdict(model.config)
     facts = Facts(
-        tuple(inputs),
+        (*inputs, *images),
         model.signature.branches,
         dict(Counter(r.precision for r in report.rows)),
         report.bytes_after,

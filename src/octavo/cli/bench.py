@@ -11,6 +11,7 @@ import torch
 import typer
 
 from ..bench import bench_table, compare_engines, example_call, profile, profile_tables
+from ..capture.images import alike
 from ..io.file import load
 from ..progress import working
 from .data import ImageOptions, load_data
@@ -51,7 +52,7 @@ def bench(
     For example: octavo bench torchvision:resnet50 resnet50.octavo --profile
     """
     q = load(file)
-    net = loaded(model, weights)
+    net = alike(loaded(model, weights), q)
     call: Any = None
     if data is not None:
         images = images.for_model(q.signature)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..calibrate.hints import signature_of
 from ..capture.arrays import as_tensor
+from ..capture.images import Image
 from ..capture.signature import Signature
 from ..errors import DataError
 
@@ -47,12 +48,18 @@ class ImageOptions:
         return self.resize or round(self.size / 0.875)
 
     def for_model(self, signature: Signature) -> ImageOptions:
-        """With the size that a quantized model takes, if that is fixed and no other was given."""
+        """With the size that a quantized model takes, if that is fixed and no other was given.
+
+        A model that takes images as bytes also says how they are normalized.
+        """
+        options = self
+        for _, image in signature.images:
+            options = dataclasses.replace(options, mean=tuple(image.mean), std=tuple(image.std))
         sizes = {shape[2] for _, shape in signature.inputs if len(shape) == 4} - {None}
         fixed = sizes.pop() if len(sizes) == 1 else None
         if fixed is None or self.size != ImageOptions.size:
-            return self
-        return dataclasses.replace(self, size=fixed)
+            return options
+        return dataclasses.replace(options, size=fixed)
 
 
 class EnlargedWarning(UserWarning):
@@ -152,14 +159,21 @@ def read_image(path: Path, options: ImageOptions) -> Tensor:
 
 def _opened(path: Path, mode: str) -> Any:
     try:
-        from PIL import Image
+        from PIL import Image as Pictures
     except ImportError as e:
         raise DataError("reading images needs Pillow: pip install pillow") from e
     try:
-        with Image.open(path) as opened:
+        with Pictures.open(path) as opened:
             return opened.convert(mode)
     except OSError as e:
         raise DataError(f"cannot read image {path}: {e}") from e
+
+
+def as_bytes(layout: str, model: nn.Module, options: ImageOptions) -> Image:
+    """How images as bytes are normalized: as the options say, or the model's own processor."""
+    process = _processor("AutoImageProcessor", model, options)
+    mean = getattr(process, "image_mean", options.mean)
+    return Image(mean, getattr(process, "image_std", options.std), layout)
 
 
 # ---- Hugging Face's processors

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import torch.distributed as dist
 import typer
 
+from ..capture.images import with_images
 from ..errors import ConfigError
 from ..io.file import save
 from ..model import QuantizedModel
 from ..quantize import quantize as quantize_model
 from ..sharded import quantize_sharded
-from .data import ImageOptions, load_data
+from .data import ImageOptions, as_bytes, load_data
 from .options import (
+    IMAGES,
     BatchSize,
     ConfigFile,
     DataPath,
@@ -47,6 +49,15 @@ def quantize(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Only print all settings, as TOML.")
     ] = False,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--bytes",
+            metavar="LAYOUT",
+            help="Make a model of uint8 images, NHWC or NCHW, which normalizes them itself.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     histograms: Annotated[
         bool, typer.Option("--histograms", help="Keep histograms, for octavo report --html.")
     ] = False,
@@ -72,6 +83,8 @@ def quantize(
     if not out_file.parent.is_dir():  # before minutes of work, not after
         raise ConfigError(f"cannot write {out_file}: there is no folder {out_file.parent}")
     net = loaded(model, weights)
+    if layout is not None:
+        net = with_images(net, as_bytes(layout, net, images))
     rank, count = share = _share()
     batches = load_data(data, net, batch_size, samples, images, share)
     if count > 1:

@@ -57,9 +57,8 @@ def contents(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """What a file holds: tensors by path, on the CPU, and texts by name; FormatError as `save`."""
     graph, signature = graph_to_json(model.graph), signature_to_json(model.signature)
-    is_first = not any("graph" in item for item in graph) and all(
-        is_plain(signature[key]) for key in ("in_spec", "out_spec")
-    )
+    plain = all(is_plain(signature[key]) for key in ("in_spec", "out_spec"))
+    is_first = plain and "images" not in signature and not any("graph" in item for item in graph)
     metadata = {
         "octavo": json.dumps({"format": 1 if is_first else 2, "torch": torch.__version__}),
         "graph": json.dumps(graph),

@@ -19,15 +19,16 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 
 from ..capture.branches import holds
+from ..capture.images import Image
 from ..capture.signature import Signature
-from ..errors import FormatError
+from ..errors import ConfigError, FormatError
 from .checks import NAME, checked, parsed
 from .graph_json import TORCH_VALUES, decode, encode
 
@@ -49,9 +50,23 @@ def signature_to_json(signature: Signature) -> dict[str, Any]:
         return {
             name: structure_to_json(v) if isinstance(v, pytree.TreeSpec) else _as_lists(v)
             for name, v in values.items()
-        }
+            if name != "images"
+        } | ({"images": _images_to_json(signature)} if signature.images else {})
     except FormatError as e:
         raise FormatError(f"the call's structure cannot be saved: {e}") from e
+
+
+def _images_to_json(signature: Signature) -> list[dict[str, Any]]:
+    return [{"argument": name, **dataclasses.asdict(image)} for name, image in signature.images]
+
+
+def _images_from_json(data: Any) -> Iterator[tuple[str, Image]]:
+    for item in data:
+        fields = dict(item)
+        try:
+            yield checked(NAME, fields.pop("argument")), Image(**fields)
+        except ConfigError as e:
+            raise FormatError(str(e)) from e
 
 
 def signature_from_json(data: dict[str, Any]) -> Signature:
@@ -59,8 +74,9 @@ def signature_from_json(data: dict[str, Any]) -> Signature:
     values: dict[str, Any] = {
         name: structure_from_json(v) if name.endswith("_spec") else _as_tuples(v)
         for name, v in data.items()
+        if name != "images"
     }
-    signature = Signature(**values)
+    signature = Signature(**values, images=tuple(_images_from_json(data.get("images", ()))))
     for dtype, _ in signature.inputs:
         if not isinstance(TORCH_VALUES.get(dtype), torch.dtype):
             raise FormatError(f"{str(dtype)[:80]!r} is not a dtype of an input")
