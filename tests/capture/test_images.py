@@ -53,7 +53,7 @@ def test_integers_are_those_of_normalized_images_to_a_step():
     pixels = bytes_of(3, 16, 16, 3, seed=9)
     values = torch.fx.Interpreter(q.graph_module, garbage_collect_values=False)
     values.run(pixels)
-    integers = values.env[first].int()
+    integers = values.env[first].int().reshape(pixels.shape).permute(0, 3, 1, 2)
     wanted = normalized(pixels).double() / scale + zero_point
     assert (integers - wanted.round().clamp(0, 255)).abs().max() <= 1
     assert (integers - wanted.round().clamp(0, 255)).ne(0).double().mean() < 1e-3
