@@ -7,7 +7,8 @@ from torch import nn
 
 import octavo
 from networks import calls, make
-from octavo.report import Report, tensor_bytes
+from octavo.graph.tensors import tensor_bytes
+from octavo.report import Report
 
 
 class Small(nn.Module):

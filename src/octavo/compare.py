@@ -20,12 +20,12 @@ from .capture.images import alike
 from .capture.signature import Call
 from .engines.base import EngineModel
 from .errors import DataError
+from .graph.tensors import tensor_bytes
 from .metrics import UNLIKE, Noise, as_json_data, decibels
 from .model import QuantizedModel
 from .page import page, write_page
 from .printed import Printed
 from .progress import tracked
-from .report import tensor_bytes
 from .search.latency import median_milliseconds
 
 

@@ -59,6 +59,9 @@ class Config:
     tune_samples: number of calibration samples kept for tuning.
     measure_samples: number of calibration samples kept to measure SQNR on; they differ from those
         kept for tuning, if there are enough.
+    search_seconds: time for trying further settings, such as ranges refined to the noise at the
+        output, and operators that cost no time in float; each is judged on samples that nothing was
+        tuned on. 0 for none. The trial that is under way is finished.
     memory: in bytes; fewer samples are kept for tuning, one at least, where the values of all of
         them would take more than this beside the model.
 
@@ -82,6 +85,7 @@ class Config:
     reduce_range: bool | str = "auto"
     tune_samples: int = 16
     measure_samples: int = 8
+    search_seconds: float = 0.0
     memory: float = 2 * 2.0**30
 
     def __post_init__(self) -> None:
@@ -92,8 +96,8 @@ class Config:
                 is_preset = isinstance(value, str) and value in PRESETS
                 hint = f"; the preset is config={value!r}" if is_preset else ""
                 raise ConfigError(f"{name}={value!r} is unknown: choose one of {known}{hint}")
-        for name in ("min_sqnr", "target_sqnr", "rounding_seconds"):
-            no_limit = name == "rounding_seconds"
+        for name in ("min_sqnr", "target_sqnr", "rounding_seconds", "search_seconds"):
+            no_limit = name.endswith("_seconds")
             wanted = "0 or more seconds" if no_limit else "a finite number of dB, 0 or more,"
             self._number(name, float, 0.0, math.inf if no_limit else sys.float_info.max, wanted)
         for name in ("tune_samples", "measure_samples"):
@@ -223,7 +227,7 @@ PRESETS: dict[str, Config] = {
         round_weights=False,
     ),
     "balanced": Config(),
-    "best": Config(tune_samples=32, measure_samples=32),
+    "best": Config(tune_samples=128, measure_samples=192, search_seconds=600.0),
     "dynamic": Config(
         activations="static",
         equalize=False,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -48,10 +49,12 @@ from .model import QuantizedModel, QuantizedParts
 from .passes import run_passes
 from .progress import number_of_calls, tracked, working
 from .report import make_report
+from .search.best import MEASURED, Recipe, Search
 from .search.dynamic import choose_activations
 from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
 from .search.latency import choose_for_latency
 from .search.recurrent import choose_integer_layers
+from .search.refine import refined, with_ranges_of
 from .sites.sites import Sites, match
 from .tune.tune import Tuned, equalize_if_better, tune
 
@@ -63,6 +66,7 @@ def quantize(
     config: Config | str | None = ...,
     *,
     target_sqnr: float | None = ...,
+    seconds: float | None = ...,
     evaluate: Evaluate | None = ...,
     max_drop: float = ...,
     progress: bool = ...,
@@ -94,6 +98,7 @@ def quantize(
     *,
     submodules: Sequence[str] | None = None,
     target_sqnr: float | None = None,
+    seconds: float | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float = 0.005,
     progress: bool = True,
@@ -120,8 +125,9 @@ def quantize(
     submodules: quantize only these, by path, each calibrated on its inputs while the whole model
         runs: for models that torch.export cannot capture whole. Returns a `QuantizedParts`.
     config: a `Config`, or "fast" (ranges only), "balanced" (the default: also equalization, weight
-        rounding and bias correction) or "best" (the same on more samples).
+        rounding and bias correction) or "best" (a search for better settings on top of it).
     target_sqnr: in dB; keep as few operators float as it takes for the output's SQNR to reach it.
+    seconds: time for the search for better settings, as `Config.search_seconds`.
     evaluate: a function that takes a model, called like yours, and returns a number, higher is
         better: keep as few operators float as it takes for the number to drop by no more than
         `max_drop`. It should use data outside the calibration data; it is called about ten times.
@@ -146,6 +152,8 @@ def quantize(
     config = as_config(config)
     if target_sqnr is not None:
         config = dataclasses.replace(config, target_sqnr=target_sqnr)
+    if seconds is not None:
+        config = dataclasses.replace(config, search_seconds=seconds)
     if inputs is not None:
         model = with_images(model, inputs)
     batches = calls(data, model)
@@ -165,8 +173,9 @@ def quantize(
     every = itertools.chain(prepared.taken, batches)
     shown = tracked(every, "calibrating", number_of_calls(data), progress)
     ranges = observe(prepared, shown)
-    with working("choosing, emitting and tuning", progress):
-        return finish(prepared, ranges, evaluate, max_drop)  # and search, report
+    shows_itself = config.search_seconds > 0  # what it tries
+    with working("choosing, emitting and tuning", progress and not shows_itself):
+        return finish(prepared, ranges, evaluate, max_drop, progress)  # and search, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +216,7 @@ def prepare(
         config.tune_samples,
         config.measure_samples,
         config.memory,
+        divided=config.search_seconds > 0,
     )
     steps: tuple[Step, ...] = ()
     if config.activations == "auto":
@@ -236,6 +246,7 @@ def finish(
     ranges: Ranges,
     evaluate: Evaluate | None = None,
     max_drop: float = 0.0,
+    progress: bool = False,
 ) -> QuantizedModel:
     """The stages after observing: choose and emit, tune, and search until the goals are reached."""
     graph, sites, samples = prepared.graph, prepared.sites, prepared.samples
@@ -246,8 +257,17 @@ def finish(
     if config.optimize == "latency":
         inputs = samples.subset(1).measuring[0]
         sites = choose_for_latency(convert_sites(sites), convert_sites, compile, inputs)
+    deadline = time.monotonic() + config.search_seconds
+    attempt = attempt_of(prepared, ranges, lambda: time.monotonic() < deadline)
+    recipe, first = Recipe(), None
+    if config.search_seconds:
+        search = Search(
+            attempt, convert_sites, compile, samples, lambda: time.monotonic() < deadline
+        )
+        recipe, first = search.best(sites, progress)
     goals = goals_of(config, evaluate, max_drop, compile, graph.module)
-    tuned = Fallback(attempt_of(prepared, ranges), samples, ranges.macs).reach(sites, goals)
+    fallback = Fallback(partial(attempt, recipe=recipe), samples, ranges.macs)
+    tuned = fallback.reach(sites, goals, first)
     steps = prepared.steps + tuned.steps
     details = find_details(tuned.emission, samples, ranges)
     report = make_report(prepared.model, tuned, details, ranges.macs, steps)
@@ -256,13 +276,26 @@ def finish(
     )
 
 
-def attempt_of(prepared: Prepared, ranges: Ranges) -> Callable[[Sites], Tuned]:
-    """A function that converts and tunes with given sites, and measures the noise."""
-    convert_sites = _convert_with(prepared, ranges)
-    reference = FloatReference(prepared.graph.module, prepared.samples.measuring)
+def attempt_of(
+    prepared: Prepared, ranges: Ranges, in_time: Callable[[], bool] = lambda: True
+) -> Callable[..., Tuned]:
+    """A function that converts and tunes given sites by a recipe, and measures the noise.
 
-    def attempt(sites: Sites) -> Tuned:
-        return tune(convert_sites(sites), prepared.samples, reference)
+    in_time: whether there is time left to refine ranges with further samples.
+    """
+    few = prepared.samples.to_measure(MEASURED)
+    reference = FloatReference(prepared.graph.module, few.measuring)
+    once: dict[str, Emission] = {}  # refined, by observer: others take over its ranges
+
+    def attempt(sites: Sites, recipe: Recipe = Recipe()) -> Tuned:  # noqa: B008  # it is frozen
+        seen = ranges.by(recipe.observer) if recipe.observer else ranges
+        emission = _convert_with(prepared, seen)(sites)
+        if recipe.refined and recipe.observer in once:
+            emission = with_ranges_of(emission, once[recipe.observer])
+        elif recipe.refined:
+            emission = refined(emission, seen, prepared.samples, in_time)
+            once[recipe.observer] = emission
+        return tune(emission, prepared.samples.to_tune(recipe.samples), reference)
 
     return attempt
 

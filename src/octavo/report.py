@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from rich.console import Group
 from rich.table import Table
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
@@ -17,7 +18,7 @@ from .capture.signature import Signature
 from .details import Details, Spread, spread_from_dict
 from .graph import ops
 from .graph.names import module_path, operator_name
-from .graph.tensors import attribute
+from .graph.tensors import attribute, tensor_bytes
 from .metrics import Step, as_json_data, decibels
 from .page import write_page
 from .page.report import report_page
@@ -133,7 +134,7 @@ class Report(Printed):
         )
         spreads = {name: spread_from_dict(s) for name, s in data.get("spreads", {}).items()}
         steps = tuple(
-            Step(s["method"], float(s["before"]), float(s["after"]), s["kept"])
+            Step(**s | {name: _decibels(s.get(name)) for name in STEP_DECIBELS})
             for s in data["steps"]
         )
         sizes = data["bytes_before"], data["bytes_after"]
@@ -141,16 +142,21 @@ class Report(Printed):
         latency = Latency(**timed) if (timed := data.get("latency")) else None
         return cls(rows, float(data["output_sqnr"]), *sizes, steps, notes, spreads, latency)
 
-    def __rich__(self) -> Table:
-        """The table for rich."""
+    def __rich__(self) -> Group | Table:
+        """The table for rich, and one of what a search has tried."""
+        searched = [step for step in self.steps if step.gain is not None]
+        return Group(self._table(), _steps_table(searched)) if searched else self._table()
+
+    def _table(self) -> Table:
         count = sum(r.precision == "int8" for r in self.rows)
         latency = [] if self.latency is None else [str(self.latency)]
+        tuned = [_format_step(step) for step in self.steps if step.gain is None]
         table = Table(
             title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of "
             f"multiply-adds in int8, output SQNR {decibels(self.output_sqnr)} dB, "
             f"{_bytes(self.bytes_before)} -> {_bytes(self.bytes_after)}",
             title_justify="left",
-            caption="\n".join([*latency, *map(_format_step, self.steps), *self.notes]),
+            caption="\n".join([*latency, *tuned, *self.notes]),
             caption_justify="left",
         )
         table.add_column("#", justify="right")
@@ -186,12 +192,22 @@ def _bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
 
 
-def tensor_bytes(module: nn.Module) -> int:
-    """Bytes of all parameters and buffers, shared ones once."""
-    tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+def _steps_table(steps: Sequence[Step]) -> Table:
+    table = Table(
+        title="tried on samples that nothing was tuned on; gain: mean over groups of them",
+        title_justify="left",
+    )
+    table.add_column("setting", overflow="fold")
+    for column in ("before dB", "after dB", "gain dB", "spread dB"):
+        table.add_column(column, justify="right")
+    table.add_column("kept")
+    for s in steps:
+        figures = decibels(s.before), decibels(s.after), f"{s.gain:+.2f}", f"{s.spread:.2f}"
+        table.add_row(s.method, *figures, "yes" if s.kept else "no")
+    return table
 
 
+STEP_DECIBELS = ("before", "after", "gain", "spread")
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 

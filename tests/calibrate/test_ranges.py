@@ -90,3 +90,20 @@ def test_an_observer_of_the_site_that_reads_a_value_through_others():
     ranges = Ranges(matched(net, torch.rand(4, 6), sites=sites))
     kinds = {n.name: type(o).__name__ for n, o in ranges.observers.items()}
     assert kinds == {"input_1": "MSEObserver", "relu": "MinMaxObserver"}
+
+
+def test_observations_are_read_by_another_kind_of_observer():
+    batches = [torch.randn(64, 4) for _ in range(3)]
+    sites = matched(nn.Linear(4, 2), batches[0])
+    mse, extremes = Ranges(sites), Ranges(sites, observer="minmax")
+    percentile = Ranges(sites, observer="percentile")
+    for x in batches:
+        for ranges in (mse, extremes, percentile):
+            ranges.observe([x])
+    (value,) = sites.observed
+    for name, same in (("minmax", extremes), ("percentile", percentile)):
+        assert mse.by(name).clipped([value], ACTIVATION) == same.clipped([value], ACTIVATION)
+    assert extremes.by("percentile").clipped([value], ACTIVATION) == extremes.extremes([value])
+    assert mse.by("minmax").macs == mse.macs
+    with pytest.raises(octavo.ConfigError, match="unknown observer"):
+        mse.by("max")

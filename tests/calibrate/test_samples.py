@@ -30,6 +30,30 @@ def test_what_is_tuned_on_is_not_measured_on_and_no_call_is_lost():
     assert torch.equal(torch.cat([args[0] for args, _ in (*taken, *calls)]), x)
 
 
+def test_too_few_samples_are_divided_if_asked():
+    x = torch.arange(24.0).view(12, 2)
+    graph = capture(nn.Linear(2, 2), (x[:3],))
+    calls = iter([((part,), {}) for part in x.split(3)])
+    samples, taken = keep_samples(graph, calls, 16, 8, memory=1e9, divided=True)
+    assert torch.equal(torch.cat([inputs[0] for inputs in samples.measuring]), x[:4])
+    assert torch.equal(torch.cat([inputs[0] for inputs in samples.tuning]), x[4:])
+    assert torch.equal(torch.cat([args[0] for args, _ in taken]), x)
+
+
+def test_pieces_and_groups_hold_each_sample_once():
+    x = torch.arange(22.0).view(11, 2)
+    samples = Samples([[x[:5]], [x[5:]]], [[x[:8]], [x[8:]]], (0,))
+    pieces = [inputs[0] for inputs in samples.pieces(2, 9)]
+    assert [len(p) for p in pieces] == [2, 2, 1, 2, 2]
+    assert torch.equal(torch.cat(pieces), x[:9])
+    groups = [inputs[0] for inputs in samples.groups(5)]
+    assert [len(g) for g in groups] == [2, 2, 2, 2, 2, 1]
+    assert torch.equal(torch.cat(groups), x)
+    fewer = samples.to_tune(3).to_measure(4)
+    assert torch.equal(fewer.tuning[0][0], x[:3]) and torch.equal(fewer.measuring[0][0], x[:4])
+    assert samples.to_tune(None) is samples
+
+
 def test_too_few_samples_serve_for_both():
     x = torch.rand(3, 2)
     graph = capture(nn.Linear(2, 2), (x,))

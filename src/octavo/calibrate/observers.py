@@ -300,6 +300,22 @@ def make_observer(name: str) -> Observer:
     return OBSERVERS[name]()
 
 
+def read_as(name: str, observer: Observer) -> Observer:
+    """An observer of another kind that has seen the same, or this one if that needs more.
+
+    >>> seen = MSEObserver()
+    >>> seen.observe(torch.tensor([-1.0, 3.0]))
+    >>> read_as("minmax", seen).range()
+    (-1.0, 3.0)
+    """
+    other = make_observer(name)
+    if isinstance(observer, Histogram) and isinstance(other, Histogram | MinMaxObserver):
+        for field in vars(observer).keys() & vars(other).keys() - {"kept"}:
+            setattr(other, field, getattr(observer, field))
+        return other
+    return observer
+
+
 def merged(observers: Sequence[Observer]) -> Observer:
     """One observer of all that several have seen; these stay as they are."""
     kinds = set(map(type, observers))

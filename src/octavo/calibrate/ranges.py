@@ -18,7 +18,7 @@ from ..graph.qparams import QSpec
 from ..graph.tensors import attribute
 from ..sites.rules.base import Rule
 from ..sites.sites import Sites
-from .observers import Observer, make_observer, merged
+from .observers import Observer, make_observer, merged, read_as
 
 Watch = Callable[[fx.Node, Mapping[str, Any]], None]
 
@@ -126,6 +126,16 @@ class Ranges:
         self._forget()
         for node, observer in self.observers.items():
             observer.merge(state[node.name])
+
+    def by(self, observer: str) -> Ranges:
+        """The same observations, read by observers of another kind, where no entry names one."""
+        other, usual = Ranges(self.sites, watches={}), self.sites.config.observer
+        other.observers = {
+            n: read_as(observer, o) if self.sites.observer_of(n) == usual else o
+            for n, o in self.observers.items()
+        }
+        other.macs = self.macs
+        return other
 
     # ---- questions
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +41,25 @@ class Samples:
         )
         return Samples(tuning, measuring, self.batched)
 
+    def pieces(self, samples: int, most: int) -> Iterator[Inputs]:
+        """The samples to tune with, so many at a time, up to `most` of them."""
+        yield from _pieces(_first(self.tuning, most, self.batched), samples, self.batched)
+
+    def to_tune(self, most: int | None) -> Samples:
+        """With at most so many samples to tune with."""
+        if most is None:
+            return self
+        return replace(self, tuning=_first(self.tuning, most, self.batched))
+
+    def to_measure(self, most: int) -> Samples:
+        """With at most so many samples to measure on."""
+        return replace(self, measuring=_first(self.measuring, most, self.batched))
+
+    def groups(self, number: int) -> Iterator[Inputs]:
+        """The samples to measure on, in so many groups that follow each other, or more."""
+        total = sum(count(inputs, self.batched) for inputs in self.measuring)
+        yield from _pieces(self.measuring, max(1, total // number), self.batched)
+
 
 class Buffer:
     """Inputs kept for later, up to a number of samples."""
@@ -71,13 +91,24 @@ def _cut(inputs: Inputs, start: int, stop: int, batched: Batched) -> Inputs:
 
 
 def keep_samples(
-    graph: FloatGraph, calls: Iterable[Call], tuning: int, measuring: int, memory: float
+    graph: FloatGraph,
+    calls: Iterable[Call],
+    tuning: int,
+    measuring: int,
+    memory: float,
+    divided: bool = False,
 ) -> tuple[Samples, list[Call]]:
     """Read calls until there are `measuring` samples to measure on and `tuning` to tune with.
 
     Returns the samples, and the calls read, which are still to be observed. There are fewer samples
-    to tune with, but at least one, if their values would not fit in `memory`, in bytes.
+    to tune with, but at least one, if their values would not fit in `memory`, in bytes. Where there
+    are too few for both, and they are to be `divided`, each gets its share of them.
     """
+    if divided:
+        first = [*calls_with(calls, tuning + measuring)]
+        calls = itertools.chain(first, calls)
+        total = sum(count(graph.flatten(*call), graph.batched) for call in first)
+        measuring = max(1, min(measuring, total * measuring // (tuning + measuring)))
     batched = graph.batched
     to_measure, to_tune = Buffer(measuring, batched), Buffer(tuning, batched)
     taken: list[Call] = []
@@ -116,6 +147,13 @@ def calls_with(calls: Iterable[Call], samples: int) -> Iterator[Call]:
         samples -= batch_size(call)
         if samples <= 0:
             return
+
+
+def _pieces(batches: Sequence[Inputs], samples: int, batched: Batched) -> Iterator[Inputs]:
+    for inputs in batches:
+        total = count(inputs, batched)
+        for start in range(0, total, samples):
+            yield _cut(inputs, start, min(start + samples, total), batched)
 
 
 def _first(batches: Sequence[Inputs], samples: int, batched: Batched) -> Sequence[Inputs]:

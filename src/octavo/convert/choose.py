@@ -51,13 +51,17 @@ def qparams_of_group(
     spec = sites.demand.spec_of(name)
     if spec.symmetric and extremes[0] >= 0:
         spec = ACTIVATION  # whose zero_point is 0 as well, with all 256 integers in use
-    low, high = clipped(spec)
-    high = max(min(high, _clip_max(sites, name)), _least_high(sites, name))
-    qparams = choose_qparams(low, high, spec)
+    qparams = choose_qparams(*bounded(sites, name, clipped(spec)), spec)
     nearly = qparams.asymmetry < NEARLY_SYMMETRIC
     if name in sites.demand.may_be_signed and not qparams.spec.symmetric and nearly:
         return choose_qparams(*clipped(SYMMETRIC_ACTIVATION), SYMMETRIC_ACTIVATION)
     return qparams
+
+
+def bounded(sites: Sites, name: fx.Node, span: tuple[float, float]) -> tuple[float, float]:
+    """The range that a group of values may have, next to the one wanted."""
+    low, high = span
+    return low, max(min(high, _clip_max(sites, name)), _least_high(sites, name))
 
 
 def _least_high(sites: Sites, name: fx.Node) -> float:

@@ -67,3 +67,9 @@ def drop_unread(module: fx.GraphModule) -> None:
         if path not in read:
             parent, _, name = path.rpartition(".")
             delattr(module.get_submodule(parent), name)
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())

@@ -124,14 +124,16 @@ class Fallback:
     samples: Samples
     macs: Mapping[fx.Node, int]
 
-    def reach(self, sites: Sites, goals: Sequence[Goal]) -> Tuned:
+    def reach(self, sites: Sites, goals: Sequence[Goal], first: Tuned | None = None) -> Tuned:
         """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
 
         Sites are ordered by the noise that each alone would add to the output, per multiply-add.
         Bisection finds how many of the first must be float; of these, as many as possible are
         turned int8 again. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
+
+        first: the result with these sites, if it is known already.
         """
-        result = self.attempt(sites)
+        result = first or self.attempt(sites)
         before, steps = result.output.sqnr, result.steps
         for goal in goals:
             if goal.met(result):

@@ -52,14 +52,19 @@ def rounding_noise(
     of_values: Counter[fx.Node] = Counter()
     of_weights: Counter[fx.Node] = Counter()
     signal = 0.0
-    rounded = {v for values in _rounded_for_sites(emission).values() for v in values}
+    values = rounded_values(emission)
     random = torch.Generator().manual_seed(0)  # the same each time, and the user's own untouched
     for inputs in batches:
-        run = _Run(emission, rounded, [_differentiable(x) for x in inputs])
+        run = Run(emission, values, inputs)
         for _ in range(probes):
             signal += sum(float(y.detach().square().sum()) for y in run.outputs)
             run.probe(of_values, of_weights, random)
     return of_values, of_weights, signal
+
+
+def rounded_values(emission: Emission) -> set[fx.Node]:
+    """The values that are rounded to ranges known from calibration."""
+    return {v for values in _rounded_for_sites(emission).values() for v in values}
 
 
 def _rounded_for_sites(emission: Emission) -> dict[fx.Node, set[fx.Node]]:
@@ -83,24 +88,35 @@ def _differentiable(x: Tensor) -> Tensor:
     return x.clone().requires_grad_() if x.is_floating_point() else x
 
 
-class _Run:
+class Run:
     """The float graph run on one batch, ready for gradients, with the error of each rounding.
+
+    asked: whose errors are found. weights: whether those of weights are, too.
 
     values: each rounded value, and the error of rounding it.
     products: the output of each layer with an int8 weight, and the error of rounding the weight
         (and, of a dynamic site, its inputs).
     """
 
-    def __init__(self, emission: Emission, rounded: set[fx.Node], inputs: Sequence[Tensor]) -> None:
-        self.emission, self.rounded = emission, rounded
+    def __init__(
+        self,
+        emission: Emission,
+        asked: set[fx.Node],
+        inputs: Sequence[Tensor],
+        weights: bool = True,
+    ) -> None:
+        self.emission, self.asked = emission, asked
         stored = [
-            s for s in emission.sites.values() if s.int8_weights and s.root in emission.values
+            s
+            for s in emission.sites.values()
+            if weights and s.int8_weights and s.root in emission.values
         ]
         self.weighted = {s.rule.operator: s for s in stored}
         self.values: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         self.products: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         with torch.enable_grad():
-            outputs = Interpreter(emission.sites.graph.module, self.see).run(*inputs)
+            ready = [_differentiable(x) for x in inputs]
+            outputs = Interpreter(emission.sites.graph.module, self.see).run(*ready)
         leaves = tree_leaves(outputs)
         self.outputs = [y for y in leaves if isinstance(y, Tensor) and y.requires_grad]
 
@@ -114,12 +130,12 @@ class _Run:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         site = self.weighted.get(n)
-        if site is None and n not in self.rounded:
+        if site is None and n not in self.asked:
             return value
         value = value if value.requires_grad else value.detach().requires_grad_()
         with torch.no_grad():
-            if n in self.rounded:
-                error = _rounded(value, self.emission.qparams[n]) - value
+            if n in self.asked:
+                error = rounded(value, self.emission.qparams[n]) - value
                 self.values[n] = (value, error)
             if site is not None:
                 error = self._rounded_output(n, site, env) - value
@@ -132,7 +148,7 @@ class _Run:
         for node, axis in site.int8_weights.items():
             weight, per_channel = constant(sites.graph.module, node), site.settings.per_channel
             qparams = weight_qparams(weight, axis, sites.weight_spec, bool(per_channel))
-            values[node] = _rounded(weight, qparams)
+            values[node] = rounded(weight, qparams)
         for x in site.rule.activations() if site.activations == "dynamic" else ():
             size = site.settings.group_size or env[x].shape[-1]
             values[x] = ops.fake_quantize_groups(env[x], size)
@@ -145,14 +161,8 @@ class _Run:
     ) -> None:
         """Add an estimate of the energy that each error has at the outputs."""
         kept = [(of_values, self.values), (of_weights, self.products)]
-        tensors = [value for _, pairs in kept for value, _ in pairs.values()]
-        if not tensors:
-            return
-        directions = [torch.randn(y.shape, generator=random).to(y) for y in self.outputs]
         gradients = iter(
-            torch.autograd.grad(
-                self.outputs, tensors, directions, retain_graph=True, allow_unused=True
-            )
+            self.gradients([value for _, pairs in kept for value, _ in pairs.values()], random)
         )
         for total, pairs in kept:
             for node, (_, error) in pairs.items():
@@ -161,7 +171,19 @@ class _Run:
                     by_sample = (gradient * error).reshape(len(error), -1).sum(1)
                     total[node] += float(by_sample.square().sum())  # type: ignore[assignment]
 
+    def gradients(
+        self, tensors: Sequence[Tensor], random: torch.Generator
+    ) -> Sequence[Tensor | None]:
+        """Of r . output with respect to each of the tensors, for a random r."""
+        if not tensors or not self.outputs:
+            return [None] * len(tensors)
+        directions = [torch.randn(y.shape, generator=random).to(y) for y in self.outputs]
+        return torch.autograd.grad(
+            self.outputs, tensors, directions, retain_graph=True, allow_unused=True
+        )
 
-def _rounded(x: Tensor, p: QParams) -> Tensor:
+
+def rounded(x: Tensor, p: QParams) -> Tensor:
+    """`x` as its integers say it."""
     q = ops.quantize(x, p.scale, p.zero_point, p.spec.qmin, p.spec.qmax, p.spec.dtype, p.axis)
     return ops.dequantize(q, p.scale, p.zero_point, p.axis)
