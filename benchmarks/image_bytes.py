@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,7 +43,8 @@ class Case(NamedTuple):
     images: Tensor
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     model: str
     batch: int
     by: str

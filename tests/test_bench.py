@@ -6,20 +6,59 @@ from torch import nn
 
 import octavo
 from networks import calls, make
-from octavo.bench import bench_table, compare_engines, latency, random_call
+from octavo.bench import (
+    OPENVINO,
+    Result,
+    bench_table,
+    compare_engines,
+    faster_engine,
+    latency,
+    random_call,
+)
 
 
 def test_three_ways_in_turns():
     net, inputs = make("residual")
     q = octavo.quantize(net, calls(inputs))
     results = compare_engines(net, q, inputs(2)[0][0], batch=2, rounds=3)
-    assert [r.name for r in results] == ["PyTorch float", "OpenVINO float", "OpenVINO int8"]
+    names = ["PyTorch float", "OpenVINO float", OPENVINO, "ONNX Runtime int8", "PyTorch int8"]
+    assert [r.name for r in results] == names
     assert all(len(r.seconds) == 3 for r in results)
     assert results[0].sqnr == float("inf")
     assert results[1].sqnr > 80
     assert 20 < results[2].sqnr < 60
     assert results[2].size < results[0].size
-    assert bench_table(results, 1234, 2).row_count == 3
+    assert all(r.sqnr > 20 for r in results)
+    assert bench_table(results, 1234, 2).row_count == 5
+
+
+@pytest.mark.parametrize(
+    ("openvino", "onnx", "torch", "engine"),
+    [(1.0, 0.9, 2.0, "onnxruntime"), (1.0, 1.5, 0.5, "torch_int8"), (1.0, 0.98, 1.0, "")],
+)
+def test_a_faster_engine_is_named(openvino, onnx, torch, engine):
+    times = {OPENVINO: openvino, "ONNX Runtime int8": onnx, "PyTorch int8": torch}
+    results = [Result("PyTorch float", [9e-3], 1, 0.0)]
+    results += [Result(name, [1e-3 * ms], 1, 30.0) for name, ms in times.items()]
+    note = faster_engine(results)
+    assert note == "" if not engine else f'q.compile("{engine}")' in note
+    assert faster_engine(results[:2]) == ""
+    assert note in str(bench_table(results, 1, 1).caption)
+
+
+def test_engines_that_do_not_run_the_model_are_left_out(monkeypatch):
+    net, inputs = make("residual")
+    q = octavo.quantize(net, calls(inputs), "fast")
+    original = octavo.QuantizedModel.compile
+
+    def compile(self, engine="openvino", **options):
+        if engine == "torch_int8":
+            raise octavo.EngineError("not on this processor")
+        return original(self, engine, **options)
+
+    monkeypatch.setattr(octavo.QuantizedModel, "compile", compile)
+    results = compare_engines(net, q, inputs(2)[0][0], batch=2, rounds=1)
+    assert [r.name for r in results][3:] == ["ONNX Runtime int8"]
 
 
 def test_latency_in_a_report():

@@ -257,13 +257,11 @@ def finish(
     if config.optimize == "latency":
         inputs = samples.subset(1).measuring[0]
         sites = choose_for_latency(convert_sites(sites), convert_sites, compile, inputs)
-    deadline = time.monotonic() + config.search_seconds
-    attempt = attempt_of(prepared, ranges, lambda: time.monotonic() < deadline)
+    in_time = partial(_is_before, time.monotonic() + config.search_seconds)
+    attempt = attempt_of(prepared, ranges, in_time)
     recipe, first = Recipe(), None
     if config.search_seconds:
-        search = Search(
-            attempt, convert_sites, compile, samples, lambda: time.monotonic() < deadline
-        )
+        search = Search(attempt, convert_sites, compile, samples, in_time)
         recipe, first = search.best(sites, progress)
     goals = goals_of(config, evaluate, max_drop, compile, graph.module)
     fallback = Fallback(partial(attempt, recipe=recipe), samples, ranges.macs)
@@ -274,6 +272,10 @@ def finish(
     return QuantizedModel(
         without_probes(tuned.emission.module, signature), signature, config, report
     )
+
+
+def _is_before(deadline: float) -> bool:
+    return time.monotonic() < deadline
 
 
 def attempt_of(

@@ -28,7 +28,8 @@ def test_time_by_operator_on_random_inputs(bench):
 
 def test_json(bench):
     _, out, _ = bench("--rounds", 2, "--json")
-    first, *_, int8 = json.loads(out)
+    first, _, int8, *others = json.loads(out)
+    assert [r["name"] for r in others] == ["ONNX Runtime int8", "PyTorch int8"]
     assert (first["name"], first["sqnr"]) == ("PyTorch float", "inf")
     assert int8["sqnr"] > 20 and 0 < int8["least_ms"] <= int8["median_ms"]
 

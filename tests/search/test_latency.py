@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,12 @@ from torch import nn
 import octavo
 from networks import calls, make
 from octavo import Config
+from octavo.calibrate.ranges import Ranges
+from octavo.convert import QuantizedWeights, convert
+from octavo.engines.base import compile_graph
 from octavo.search import latency
+from octavo.search.latency import milliseconds_in_float
+from stages import converted, matched
 
 LATENCY = Config(optimize="latency")
 
@@ -196,3 +203,34 @@ def test_a_ratio_is_measured_once():
     assert again.ratio(graphs[0]) == first and len(calls) == 2 * latency.REPEATS
     with pytest.raises(AttributeError):
         race.ratio(None)
+
+
+@torch.no_grad()
+def test_milliseconds_that_sites_take_longer_in_float():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 8)).eval()
+    x = torch.randn(4, 2048)
+    sites = matched(net, x)
+    ranges = Ranges(sites)
+    ranges.observe([x])
+    weights = QuantizedWeights(sites.graph.module, sites.weight_spec)
+    convert_sites = partial(convert, ranges=ranges, weights=weights)
+    compile = partial(compile_graph, signature=sites.graph.signature)
+    emission = convert_sites(sites)
+    large, small = sites
+    cost = milliseconds_in_float(emission, [large, small], convert_sites, compile, [x])
+    assert cost[large] > cost[small] > 0  # 16 MB of weights instead of 4, and 64 kB instead of 16
+
+
+@torch.no_grad()
+def test_an_engine_without_times_says_nothing():
+    x = torch.randn(4, 8)
+    emission = converted(nn.Linear(8, 8), [x])
+    assert milliseconds_in_float(emission, emission.sites, None, lambda _: Untimed(), [x]) == {}
+
+
+class Untimed:
+    """An engine that runs only some of the model."""
+
+    def profile(self, inputs, calls):
+        return None

@@ -47,7 +47,7 @@ def bench(
     *,
     images: ImageOptions,
 ) -> None:
-    """Compare float PyTorch, float OpenVINO and int8 OpenVINO: latency, size, SQNR.
+    """Compare float with int8 in every engine that is installed: latency, size, SQNR.
 
     For example: octavo bench torchvision:resnet50 resnet50.octavo --profile
     """

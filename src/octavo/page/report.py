@@ -56,7 +56,9 @@ def _facts(report: Mapping[str, Any]) -> dict[str, str]:
 def _step(step: Mapping[str, Any]) -> str:
     gain = f"{as_decibels(step['before'])} → {as_decibels(step['after'])} dB"
     if step.get("gain") is not None:
-        gain += f", by groups of samples {float(step['gain']):+.2f} ± {float(step['spread']):.2f} dB"
+        gain += (
+            f", by groups of samples {float(step['gain']):+.2f} ± {float(step['spread']):.2f} dB"
+        )
     return f"{step['method']}: {gain}" + ("" if step["kept"] else ", not kept")
 
 

@@ -21,6 +21,7 @@ from torch import fx
 
 from ..calibrate.samples import Samples
 from ..convert import Emission
+from ..graph.names import module_path
 from ..graph.tensors import tensor_bytes
 from ..metrics import FloatReference, Step
 from ..progress import tracked
@@ -57,7 +58,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "ranges refined to the noise at the output": {"refined": True},
     "tuning with 16 samples": {"samples": 16},
 }
-FLOATS = "operators in float"
+FLOATS = "in float"
 HAS_ENGINE = find_spec("openvino") is not None
 
 
@@ -105,7 +106,8 @@ class Search:
             if name == FLOATS:
                 floats = self._worth_float(best.tuned.emission)
                 trial = found(sites.with_float(floats), best.recipe) if floats else None
-                name = f"{len(floats)} {name}"
+                paths = [module_path(sites.rules[s].operator) or s.name for s in floats]
+                name = f"{name}: {', '.join(paths)}"
             else:
                 trial = found(sites, dataclasses.replace(best.recipe, **CHANGES[name]))
             if trial is not None:
@@ -126,11 +128,10 @@ class Search:
             return {}
         inputs = self.samples.subset(1).measuring[0]
         noise = site_sensitivity(emission, self.samples.subset(MOST_SITES).tuning)
-        cost = milliseconds_in_float(emission, self.compile, inputs)
         least = LEAST_NOISE * sum(noise.values())
-        order = sorted(
-            (s for s in noise if noise[s] >= least), key=lambda s: -noise[s] / cost.get(s, 1.0)
-        )
+        loud = [s for s in noise if noise[s] >= least]
+        cost = milliseconds_in_float(emission, loud, self.convert, self.compile, inputs)
+        order = sorted(loud, key=lambda s: -noise[s] / cost.get(s, 1.0))
         race = Race(emission.module, self.compile, inputs)
         most = MOST_BYTES * tensor_bytes(emission.module)
         floats: dict[fx.Node, str] = {}

@@ -57,27 +57,26 @@ def choose_for_latency(
 
 
 def milliseconds_in_float(
-    emission: Emission, compile: Compile, inputs: Sequence[Tensor]
+    emission: Emission,
+    roots: Iterable[fx.Node],
+    convert: Callable[[Sites], Emission],
+    compile: Compile,
+    inputs: Sequence[Tensor],
 ) -> dict[fx.Node, float]:
-    """How much longer each int8 site that computes takes in float, by the engine's own times.
+    """How much longer a call takes with each of the sites in float, conversions included.
 
-    At least a thousandth of a call, which conversions around a site may take. Empty if the engine
-    has no times.
+    By the engine's own times of all operators; at least a thousandth of a call. Empty if it has
+    none.
     """
-    int8, plain = (
-        Profile(compile(module), inputs)
-        for module in (emission.module, emission.sites.graph.module)
-    )
-    if int8.operators is None or plain.operators is None:
+    base = Profile(compile(emission.module), inputs)
+    if base.operators is None:
         return {}
-    least = int8.total / 1000
-    return {
-        root: max(
-            plain.of(map(full_name, site.rule.nodes)) - int8.of(_emitted(emission, root)), least
-        )
-        for root, site in emission.sites.items()
-        if site.verdict[0] == "int8"
-    }
+    found = {}
+    for root in roots:
+        alone = convert(emission.sites.with_float({root: "to be measured"}))
+        longer = Profile(compile(alone.module), inputs).total - base.total
+        found[root] = max(longer, base.total / 1000)
+    return found
 
 
 class Profile:
@@ -186,10 +185,11 @@ def time_ratio(a: Call, b: Call) -> float:
 
 
 def seconds_in_turns(calls: Sequence[Call], rounds: int) -> list[list[float]]:
-    """The time of every call, each called once in every round."""
+    """The time of every call, each in every round, after a call of its own that is not timed."""
     found: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, taken in zip(calls, found, strict=True):
+            call()  # the caches, and threads that wait for more work, are the last one's
             start = time.perf_counter()
             call()
             taken.append(time.perf_counter() - start)
