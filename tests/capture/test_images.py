@@ -74,6 +74,18 @@ def test_engines_take_bytes_of_any_batch(engine, layout, tmp_path):
         assert octavo.sqnr(net(normalized(pixels)), run(move(pixels))) > 30
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch_int8", "reference"])
+def test_images_of_any_size(engine):
+    net, data = network(), [bytes_of(4, 16, 20, 3), bytes_of(4, 24, 28, 3)]
+    q = octavo.quantize(net, data, inputs=Image(MEAN, STD))
+    assert q.signature.inputs == (("uint8", (None, None, None, 3)),)
+    run = q.compile(engine)
+    for shape in ((1, 9, 31, 3), (3, 40, 12, 3)):
+        pixels = bytes_of(*shape, seed=9)
+        assert octavo.sqnr(net(normalized(pixels)), run(pixels)) > 30
+        assert octavo.sqnr(net(normalized(pixels)), run(pixels.numpy())) > 30
+
+
 def test_exported_files_take_bytes(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     net = network()
