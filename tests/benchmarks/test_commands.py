@@ -4,7 +4,7 @@ import sys
 import pytest
 
 COMMANDS = ["peers", "profiles", "accuracy", "accuracy.cost", "accuracy.error_sources"]
-COMMANDS += ["accuracy.target", "sweep", "serving", "image_bytes"]
+COMMANDS += ["accuracy.target", "sweep.latency", "sweep", "serving", "image_bytes"]
 
 
 def run(monkeypatch, command, *arguments):
