@@ -2,7 +2,7 @@
 
     pip install -e .[bench]
     python -m benchmarks.sweep.latency --markdown docs/measured/sweep.md
-    python -m benchmarks.sweep.latency 'densenet*' --batch 1 8
+    python -m benchmarks.sweep.latency '*densenet*' --batch 1 8
 
 Architectures of `architectures.py` that take one image, with random weights; both get the same 8
 images, with Octavo's default and NNCF's. Calls of the two alternate; the ratio is of the medians.
@@ -79,9 +79,11 @@ def both(ours: Any, theirs: Any, x: Tensor) -> list[float]:
 def of_one_image() -> list[str]:
     from . import architectures as known
 
+    sources = {"torchvision": known.TORCHVISION, "timm": known.TIMM}
     return [
-        name
-        for names in (*known.TORCHVISION.values(), *known.TIMM.values())
+        f"{source}:{name}"
+        for source, by_size in sources.items()
+        for names in by_size.values()
         for name in names.split()
     ]
 
