@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -6,7 +7,7 @@ from torch import nn
 
 import octavo
 from octavo import sqnr
-from octavo.metrics import Noise
+from octavo.metrics import Noise, Step, as_json_data
 
 
 def test_by_hand():
@@ -58,3 +59,16 @@ def test_masks_of_booleans_have_no_noise():
     q = octavo.quantize(net, (x, keep))
     assert octavo.sqnr(net(x, keep), q(x, keep)) > 30
     assert all(r.sqnr is None for r in q.report().rows if r.operator in ("transpose", "reshape"))
+
+
+def test_a_step_as_text_and_from_json():
+    plain = Step("bias correction", 20.0, math.inf, True)
+    assert plain.text() == "bias correction: 20.0 -> exact dB"
+    judged = Step("percentile ranges", 20.0, 19.5, False, -0.5, 0.25)
+    assert judged.text("to") == (
+        "percentile ranges: 20.0 to 19.5 dB, by groups of samples -0.50 ± 0.25 dB, not kept"
+    )
+    for step in (plain, judged):
+        assert Step.from_dict(as_json_data(dataclasses.asdict(step))) == step
+    with pytest.raises(ValueError, match="could not convert"):
+        Step.from_dict({"method": "", "kept": True, "before": "much", "after": 1.0})

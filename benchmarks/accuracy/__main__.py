@@ -31,7 +31,7 @@ from ..command_line import add_json, add_markdown, add_peers, make_parser
 from ..output import as_line, machine, write_json, write_page
 from ..peers.frameworks import warm_up
 from .compare import compare
-from .networks import add_networks, tasks
+from .networks import add_networks, available
 from .results import Result, means, results_text, summary
 from .settings import ABLATION, OCTAVO, PEERS, TARGET
 
@@ -54,10 +54,7 @@ def main() -> None:
     timed = not options.no_latency and not options.ablation
     results: list[Result] = []
     console = Console(stderr=True)
-    for name, task in tasks(options.networks):
-        if isinstance(task, str):
-            console.print(f"{name} left out, {task}")
-            continue
+    for name, task in available(options.networks, console):
         with console.status(f"measuring {name}"):
             results += compare(name, task, settings, timed)
     notes = means(results) if options.ablation else summary(results, OCTAVO)

@@ -28,8 +28,7 @@ def compare(
     name: str, task: Task, settings: Mapping[str, Quantize], timed: bool = True
 ) -> list[Result]:
     """Every setting on one network; first float, where there are labels."""
-    with torch.inference_mode():
-        expected = torch.cat([task.model(x) for x in task.evaluation])
+    expected = outputs(task, task.model)
     results, calls = [], {}
     if task.labels is not None:
         results.append(Result(name, "float"))
@@ -56,11 +55,16 @@ def compare(
 
 def evaluate(result: Result, task: Task, run: Run, expected: Tensor) -> None:
     """Enter what the outputs on the evaluation data show."""
-    with torch.inference_mode():
-        got = torch.cat([torch.as_tensor(run(x)).clone() for x in task.evaluation])
+    got = outputs(task, run)
     result.sqnr, result.agreement = sqnr_of_all([(expected, got)]), task.agreement(expected, got)
     if task.labels is not None:
         result.accuracy = (got.argmax(1) == task.labels).float().mean().item()
+
+
+def outputs(task: Task, run: Run) -> Tensor:
+    """All outputs on the evaluation data."""
+    with torch.inference_mode():
+        return torch.cat([torch.as_tensor(run(x)).clone() for x in task.evaluation])
 
 
 # ---- running what a framework made

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 import octavo
@@ -23,7 +24,7 @@ import octavo
 from ..command_line import add_markdown, make_parser
 from ..internals import error_sources, sqnr_of_all
 from ..output import make_table, print_tables
-from .networks import Task, add_networks, tasks
+from .networks import Task, add_networks, available
 
 COLUMNS = ("network", "int8 dB", "weights dB", "activations dB", "half of the latter in", "largest")
 
@@ -68,11 +69,8 @@ def main() -> None:
     add_markdown(parser)
     options = parser.parse_args()
     table = make_table(COLUMNS, texts=(0, 4, 5))
-    for name, task in tasks(options.networks):
-        if isinstance(task, str):
-            print(f"{name} left out, {task}")
-        else:
-            table.add_row(*row(name, task, octavo.PRESETS[options.config]))
+    for name, task in available(options.networks, Console()):
+        table.add_row(*row(name, task, octavo.PRESETS[options.config]))
     print_tables([table], options.markdown)
 
 

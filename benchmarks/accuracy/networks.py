@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from .. import examples
@@ -342,6 +343,15 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
         default=known,
         help=", ".join(known),
     )
+
+
+def available(names: list[str], console: Console) -> Iterator[tuple[str, Task]]:
+    """The networks whose modules are there; others are named on the console."""
+    for name, task in tasks(names):
+        if isinstance(task, str):
+            console.print(f"{name} left out, {task}", markup=False)
+        else:
+            yield name, task
 
 
 def tasks(names: list[str]) -> Iterator[tuple[str, Task | str]]:

@@ -30,8 +30,8 @@ from ..internals import sqnr_of_all
 from ..measuring import attempt, time_alternately
 from ..output import machine, make_table, number, print_tables, write_json
 from ..peers.frameworks import convert_openvino, warm_up
-from .compare import runner
-from .networks import Task, add_networks, tasks
+from .compare import outputs, runner
+from .networks import Task, add_networks, available
 
 ABOVE = (2.0, 4.0)  # dB, above the default
 EXACT = 100.0  # dB, of the float model
@@ -83,8 +83,7 @@ PEERS: dict[str, Callable[[Task, float], Any]] = {"Octavo": by_octavo, "NNCF": b
 
 
 def measure(name: str, task: Task, goals: Iterable[float]) -> list[Result]:
-    with torch.inference_mode():
-        expected = torch.cat([task.model(x) for x in task.evaluation])
+    expected = outputs(task, task.model)
     one = task.evaluation[0][:1].clone()
     results = []
     for goal in goals:
@@ -95,8 +94,7 @@ def measure(name: str, task: Task, goals: Iterable[float]) -> list[Result]:
             if done.error:
                 continue
             run, _ = runner(done.value)
-            got = torch.cat([torch.as_tensor(run(x)).clone() for x in task.evaluation])
-            found[peer].sqnr = sqnr_of_all([(expected, got)])
+            found[peer].sqnr = sqnr_of_all([(expected, outputs(task, run))])
             calls[peer] = partial(run, one)
         for peer, times in time_alternately(calls, 12, 10).items():
             found[peer].ms = statistics.median(times)
@@ -132,10 +130,7 @@ def main() -> None:
     warm_up(["octavo", "nncf"])
     results: list[Result] = []
     console = Console(stderr=True)
-    for name, task in tasks(options.networks):
-        if isinstance(task, str):
-            console.print(f"{name} left out, {task}")
-            continue
+    for name, task in available(options.networks, console):
         with console.status(f"measuring {name}"):
             goals = options.goals
             if not goals:

@@ -67,6 +67,20 @@ class Step:
     gain: float | None = None
     spread: float | None = None
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Step":
+        """From its fields as JSON data has them, infinite numbers as strings."""
+        names = ("before", "after", "gain", "spread")
+        numbers = {n: float(data[n]) for n in names if data.get(n) is not None}
+        return cls(method=data["method"], kept=data["kept"], **numbers)
+
+    def text(self, arrow: str = "->") -> str:
+        """In one line."""
+        gain = f"{decibels(self.before)} {arrow} {decibels(self.after)} dB"
+        if self.gain is not None:
+            gain += f", by groups of samples {self.gain:+.2f} ± {self.spread:.2f} dB"
+        return f"{self.method}: {gain}" + ("" if self.kept else ", not kept")
+
 
 def _energy(t: Tensor) -> float:
     flat = t.detach().reshape(-1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import time
 import warnings
@@ -49,7 +50,7 @@ from .model import QuantizedModel, QuantizedParts
 from .passes import run_passes
 from .progress import number_of_calls, tracked, working
 from .report import make_report
-from .search.best import MEASURED, Recipe, Search
+from .search.best import MEASURED, PLAIN, Recipe, Search
 from .search.dynamic import choose_activations
 from .search.fallback import Evaluate, Fallback, check_evaluation, goals_of
 from .search.latency import choose_for_latency
@@ -252,14 +253,14 @@ def finish(
     graph, sites, samples = prepared.graph, prepared.sites, prepared.samples
     config, signature = sites.config, graph.signature
     assert signature is not None  # captured by torch.export
-    convert_sites = _convert_with(prepared, ranges)
+    convert_sites = partial(convert, ranges=ranges, weights=_weights_of(prepared))
     compile = partial(compile_graph, signature=signature)
     if config.optimize == "latency":
         inputs = samples.subset(1).measuring[0]
         sites = choose_for_latency(convert_sites(sites), convert_sites, compile, inputs)
     in_time = partial(_is_before, time.monotonic() + config.search_seconds)
     attempt = attempt_of(prepared, ranges, in_time)
-    recipe, first = Recipe(), None
+    recipe, first = PLAIN, None
     if config.search_seconds:
         search = Search(attempt, convert_sites, compile, samples, in_time)
         recipe, first = search.best(sites, progress)
@@ -285,27 +286,29 @@ def attempt_of(
 
     in_time: whether there is time left to refine ranges with further samples.
     """
-    few = prepared.samples.to_measure(MEASURED)
-    reference = FloatReference(prepared.graph.module, few.measuring)
+    samples = prepared.samples
+    if prepared.sites.config.search_seconds:  # of which there are many, to judge by
+        samples = samples.to_measure(MEASURED)
+    reference = FloatReference(prepared.graph.module, samples.measuring)
+    weights = _weights_of(prepared)
+    ranges_by = functools.cache(lambda observer: ranges.by(observer) if observer else ranges)
     once: dict[str, Emission] = {}  # refined, by observer: others take over its ranges
 
-    def attempt(sites: Sites, recipe: Recipe = Recipe()) -> Tuned:  # noqa: B008  # it is frozen
-        seen = ranges.by(recipe.observer) if recipe.observer else ranges
-        emission = _convert_with(prepared, seen)(sites)
+    def attempt(sites: Sites, recipe: Recipe = PLAIN) -> Tuned:
+        seen = ranges_by(recipe.observer)
+        emission = convert(sites, seen, weights)
         if recipe.refined and recipe.observer in once:
             emission = with_ranges_of(emission, once[recipe.observer])
         elif recipe.refined:
-            emission = refined(emission, seen, prepared.samples, in_time)
+            emission = refined(emission, seen, samples, in_time)
             once[recipe.observer] = emission
-        return tune(emission, prepared.samples.to_tune(recipe.samples), reference)
+        return tune(emission, samples.to_tune(recipe.samples), reference)
 
     return attempt
 
 
-def _convert_with(prepared: Prepared, ranges: Ranges) -> Callable[[Sites], Emission]:
-    """Choose and emit, with these ranges."""
-    weights = QuantizedWeights(prepared.graph.module, prepared.sites.weight_spec)
-    return partial(convert, ranges=ranges, weights=weights)
+def _weights_of(prepared: Prepared) -> QuantizedWeights:
+    return QuantizedWeights(prepared.graph.module, prepared.sites.weight_spec)
 
 
 def _quantize_submodules(

@@ -133,10 +133,7 @@ class Report(Printed):
             for row in data["rows"]
         )
         spreads = {name: spread_from_dict(s) for name, s in data.get("spreads", {}).items()}
-        steps = tuple(
-            Step(**s | {name: _decibels(s.get(name)) for name in STEP_DECIBELS})
-            for s in data["steps"]
-        )
+        steps = tuple(Step.from_dict(s) for s in data["steps"])
         sizes = data["bytes_before"], data["bytes_after"]
         notes = tuple(map(str, data.get("notes", ())))
         latency = Latency(**timed) if (timed := data.get("latency")) else None
@@ -150,7 +147,7 @@ class Report(Printed):
     def _table(self) -> Table:
         count = sum(r.precision == "int8" for r in self.rows)
         latency = [] if self.latency is None else [str(self.latency)]
-        tuned = [_format_step(step) for step in self.steps if step.gain is None]
+        tuned = [step.text() for step in self.steps if step.gain is None]
         table = Table(
             title=f"{count} of {len(self.rows)} operators and {self.int8_share:.1%} of "
             f"multiply-adds in int8, output SQNR {decibels(self.output_sqnr)} dB, "
@@ -183,11 +180,6 @@ def _decibels(value: float | str | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _format_step(step: Step) -> str:
-    gain = f"{decibels(step.before)} -> {decibels(step.after)} dB"
-    return f"{step.method}: {gain}" + ("" if step.kept else ", not kept")
-
-
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
 
@@ -207,7 +199,6 @@ def _steps_table(steps: Sequence[Step]) -> Table:
     return table
 
 
-STEP_DECIBELS = ("before", "after", "gain", "spread")
 IGNORED = {"getitem", "sym_size", "copy_"}
 
 

@@ -9,6 +9,7 @@ from torch import nn
 import octavo
 from networks import calls, make
 from octavo import Config, ConfigError
+from octavo.convert import QuantizedWeights
 from octavo.metrics import Noise
 from octavo.search import best
 from octavo.search.best import CHANGES, Found, Recipe, judged
@@ -129,3 +130,25 @@ def test_the_preset_searches():
     assert octavo.PRESETS["balanced"].search_seconds == 0
     with pytest.raises(ConfigError, match="search_seconds"):
         octavo.quantize(Ends(), torch.randn(8, 64), seconds=-1)
+
+
+def test_without_a_search_all_samples_kept_for_it_are_measured_on():
+    net, x = Ends().eval(), torch.randn(256, 64)
+    x[32:64] *= 3  # noisier than the first 32
+    q = octavo.quantize(net, x, Config(measure_samples=64))
+    assert q.sqnr == pytest.approx(octavo.sqnr(net(x[:64]), q(x[:64])), abs=0.01)
+    assert abs(q.sqnr - octavo.sqnr(net(x[:32]), q(x[:32]))) > 0.1
+
+
+def test_weights_are_rounded_once_for_all_trials(trials, monkeypatch):
+    asked = []
+    original = QuantizedWeights._quantized
+
+    def count(self, *key):
+        asked.append((id(self), key))
+        return original(self, *key)
+
+    monkeypatch.setattr(QuantizedWeights, "_quantized", count)
+    octavo.quantize(Ends(), torch.randn(256, 64), Config("mse", "static", search_seconds=60))
+    of_trials = [key for made, key in asked if made == asked[-1][0]]
+    assert len(of_trials) == len(set(of_trials)) == 2

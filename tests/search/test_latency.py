@@ -9,7 +9,7 @@ from networks import calls, make
 from octavo import Config
 from octavo.calibrate.ranges import Ranges
 from octavo.convert import QuantizedWeights, convert
-from octavo.engines.base import compile_graph
+from octavo.graph.tensors import tensor_bytes
 from octavo.search import latency
 from octavo.search.latency import milliseconds_in_float
 from stages import converted, matched
@@ -205,21 +205,34 @@ def test_a_ratio_is_measured_once():
         race.ratio(None)
 
 
+class Timed:
+    """An engine whose calls take a millisecond for each MB of the graph's tensors."""
+
+    def __init__(self, module):
+        self.milliseconds = tensor_bytes(module) / 1e6
+
+    def profile(self, inputs, calls):
+        return [self]
+
+
 @torch.no_grad()
 def test_milliseconds_that_sites_take_longer_in_float():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 8)).eval()
-    x = torch.randn(4, 2048)
+    net = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 8)).eval()
+    x = torch.randn(4, 64)
     sites = matched(net, x)
     ranges = Ranges(sites)
     ranges.observe([x])
     weights = QuantizedWeights(sites.graph.module, sites.weight_spec)
     convert_sites = partial(convert, ranges=ranges, weights=weights)
-    compile = partial(compile_graph, signature=sites.graph.signature)
     emission = convert_sites(sites)
     large, small = sites
-    cost = milliseconds_in_float(emission, [large, small], convert_sites, compile, [x])
-    assert cost[large] > cost[small] > 0  # 16 MB of weights instead of 4, and 64 kB instead of 16
+    cost = milliseconds_in_float(emission, [large, small], convert_sites, Timed, [x])
+    assert cost[large] > cost[small] > 0
+    # weights take four bytes instead of one, and no scales; the scale of an input takes 8 bytes
+    assert cost[large] == pytest.approx((3 * 64 * 1024 - 4 * 1024) / 1e6, abs=2e-5)
+    assert cost[small] == pytest.approx((3 * 1024 * 8 - 4 * 8) / 1e6, abs=2e-5)
+    same = milliseconds_in_float(emission, [large], lambda _: emission, Timed, [x])
+    assert same[large] == pytest.approx(tensor_bytes(emission.module) / 1e9)  # a thousandth
 
 
 @torch.no_grad()

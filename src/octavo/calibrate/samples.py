@@ -36,10 +36,7 @@ class Samples:
 
     def subset(self, samples: int) -> Samples:
         """Fewer of both, for a trial."""
-        tuning, measuring = (
-            _first(batches, samples, self.batched) for batches in (self.tuning, self.measuring)
-        )
-        return Samples(tuning, measuring, self.batched)
+        return self.to_tune(samples).to_measure(samples)
 
     def pieces(self, samples: int, most: int) -> Iterator[Inputs]:
         """The samples to tune with, so many at a time, up to `most` of them."""

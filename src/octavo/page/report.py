@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..metrics import Step
 from . import as_decibels, page
 from .lanes import lanes_of
 
@@ -30,7 +31,7 @@ def report_page(report: Mapping[str, Any]) -> str:
         _facts(report),
         report=report,
         rows=rows,
-        steps=[_step(step) for step in report["steps"]],
+        steps=[Step.from_dict(step).text("→") for step in report["steps"]],
         width=1 + max((lane for r in rows for lane in r["graph"].all), default=0),
         most=max((r["noise_share"] or 0.0 for r in rows), default=0.0),
         data=[{name: row[name] for name in SHOWN} for row in rows],
@@ -51,15 +52,6 @@ def _facts(report: Mapping[str, Any]) -> dict[str, str]:
         where = "{engine}, batch {batch}, threads: {threads}".format_map(latency)
         facts[f"latency ({where})"] = f"{latency['milliseconds']:.3f} ms"
     return facts
-
-
-def _step(step: Mapping[str, Any]) -> str:
-    gain = f"{as_decibels(step['before'])} → {as_decibels(step['after'])} dB"
-    if step.get("gain") is not None:
-        gain += (
-            f", by groups of samples {float(step['gain']):+.2f} ± {float(step['spread']):.2f} dB"
-        )
-    return f"{step['method']}: {gain}" + ("" if step["kept"] else ", not kept")
 
 
 def advice(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:

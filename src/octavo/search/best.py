@@ -52,6 +52,7 @@ class Recipe:
     samples: int | None = None
 
 
+PLAIN = Recipe()
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "percentile ranges": {"observer": "percentile"},
     "ranges that clip nothing": {"observer": "minmax"},
@@ -95,7 +96,7 @@ class Search:
             run = self._runner(tuned.emission.module)
             return Found(recipe, tuned, tuple(r.noise(run).ratio for r in references))
 
-        best = found(sites, Recipe())
+        best = found(sites, PLAIN)
         steps = [*best.tuned.steps]
         names = [*CHANGES, FLOATS]
         for name in tracked(names, "trying settings", len(names), show):

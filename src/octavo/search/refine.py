@@ -47,12 +47,8 @@ def refined(
     pieces = [*samples.pieces(PIECE, SAMPLES)]
     groups = _that_matter(emission, samples)
     for move in (_moves_of_both_ends, _moves_of_one_end):
-        grids = {
-            name: _grid(emission, ranges, name, [*move(emission.qparams[name])]) for name in groups
-        }
-        noise = _Noise(
-            emission, {n: groups[n] for n, grid in grids.items() if len(grid) > 1}, grids
-        )
+        grids = {n: _grid(emission, ranges, n, [*move(emission.qparams[n])]) for n in groups}
+        noise = _Noise(emission, groups, {n: grid for n, grid in grids.items() if len(grid) > 1})
         for i, inputs in enumerate(pieces):
             if i and not in_time():
                 break
@@ -123,7 +119,7 @@ def _grid(
 
 
 class _Noise:
-    """The noise at the output for each scale that is tried, of each group of values."""
+    """The noise at the output for each scale that is tried, of each group that has a grid."""
 
     def __init__(
         self,
@@ -132,22 +128,22 @@ class _Noise:
         grids: Mapping[fx.Node, Sequence[QParams]],
     ) -> None:
         self.emission, self.groups, self.grids = emission, groups, grids
-        self.found = {name: torch.zeros(len(grids[name]), dtype=torch.float64) for name in groups}
+        self.found = {n: torch.zeros(len(grid), dtype=torch.float64) for n, grid in grids.items()}
 
     def add(self, inputs: Inputs, random: torch.Generator) -> None:
         """Add that of one batch."""
-        values = {v for members in self.groups.values() for v in members}
+        values = {v for name in self.grids for v in self.groups[name]}
         run = Run(self.emission, values, inputs, weights=False)
         seen = list(run.values)
         tensors = [run.values[v][0] for v in seen]
         probes = [run.gradients(tensors, random) for _ in range(PROBES)]
         gradients = {v: [g[i] for g in probes if g[i] is not None] for i, v in enumerate(seen)}
         with torch.no_grad():
-            for name, members in self.groups.items():
-                for v in members:
+            for name, grid in self.grids.items():
+                for v in self.groups[name]:
                     if gradients.get(v):
                         g = torch.stack(gradients[v])  # type: ignore[arg-type]
-                        self.found[name] += self._of_value(run.values[v][0], g, self.grids[name])
+                        self.found[name] += self._of_value(run.values[v][0], g, grid)
 
     def _of_value(self, x: Tensor, gradients: Tensor, grid: Sequence[QParams]) -> Tensor:
         samples = len(x) if x.dim() else 1
