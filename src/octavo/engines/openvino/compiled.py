@@ -15,7 +15,7 @@ import torch
 from ...capture.signature import Signature
 from ...errors import DataError, EngineError
 from ..base import EngineModel, ProfiledOperator, cannot_run, refuse_after_fork
-from .last_resize import resize_last_by_products
+from .known_sizes import rewrite_for_known_sizes
 from .profile import executed_operators
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class CompiledModel(EngineModel):
         if shapes is not None:
             outputs = [p.output(0) for p in model.get_parameters()]
             model.reshape(dict(zip(outputs, shapes, strict=True)))
-            resize_last_by_products(model)
+        rewrite_for_known_sizes(model)
         return openvino_core().compile_model(model, "CPU", self.settings)
 
 

@@ -10,6 +10,7 @@ from ...capture.signature import Signature
 from ...errors import EngineError
 from ...graph.names import describe
 from .compiled import import_openvino
+from .known_sizes import rewrite_for_known_sizes
 
 if TYPE_CHECKING:
     import openvino
@@ -28,6 +29,7 @@ def build(module: fx.GraphModule, signature: Signature) -> openvino.Model:
     except Unsupported as e:
         where = f" {describe(e.node)}" if e.node else ""
         raise EngineError(f"OpenVINO cannot run{where}: {e}") from e
+    rewrite_for_known_sizes(built)
     for name, value in builder.settings.items():  # which OpenVINO reads when it compiles the file
         built.set_rt_info(value, ["runtime_options", name])
     return built
