@@ -38,17 +38,18 @@ def _pool_rounded_down(node: openvino.Node) -> openvino.Node | None:
     """
     import openvino.opset15 as ov
 
-    sizes = _spatial(node.input_value(0)), _spatial(node.output(0))
+    before, after = _spatial(node.input_value(0)), _spatial(node.output(0))
     settings = node.get_attributes()
-    if None in sizes or settings["rounding_type"] != "ceil_torch" or _is_read(node.output(1)):
+    rounds_up = settings["rounding_type"] == "ceil_torch"
+    if before is None or after is None or not rounds_up or _is_read(node.output(1)):
         return None
     steps, gaps, begin, window = (
         settings[name] for name in ("strides", "dilations", "pads_begin", "kernel")
     )
-    axes = zip(*sizes, steps, gaps, begin, window, strict=True)
+    axes = zip(before, after, steps, gaps, begin, window, strict=True)
     end = [
-        max((after - 1) * step + gap * (points - 1) + 1 - before - pad, 0)
-        for before, after, step, gap, pad, points in axes
+        max((count - 1) * step + gap * (points - 1) + 1 - size - pad, 0)
+        for size, count, step, gap, pad, points in axes
     ]
     return ov.max_pool(node.input_value(0), steps, gaps, begin, end, window, "floor")
 
