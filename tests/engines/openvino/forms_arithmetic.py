@@ -218,7 +218,7 @@ ARITHMETIC = {
     aten.group_norm: (
         lambda x, y: tuple(
             F.group_norm(v, g, torch.arange(4.0), torch.ones(4), eps)
-            for v, g, eps in ((x, 2, 1e-5), (y, 4, 0.1), (y, 1, 1e-3))
+            for v, g, eps in ((x, 2, 1e-5), (x, 1, 1e-5), (y, 4, 0.1), (y, 1, 1e-3))
         ),
         reals,
         images,

@@ -191,6 +191,10 @@ def _layer_norm(
 def _group_norm(x: Output, groups: int, weight: Any, bias: Any, eps: float = 1e-5, *_: Any) -> Any:
     if weight is None or bias is None:
         raise Unsupported("group norm without weight")
+    if groups == 1 and rank(x) > 2:  # without the reshape that keeps channels first in memory
+        y = ov.mvn(x, np.arange(1, rank(x)), True, eps, "inside_sqrt")
+        scale, shift = (ov.reshape(t, [-1] + [1] * (rank(x) - 2), False) for t in (weight, bias))
+        return ov.add(ov.multiply(y, scale), shift)
     return ov.group_normalization(x, weight, bias, groups, eps)
 
 
