@@ -18,6 +18,7 @@ from ..graph.verify import checkpoint
 from .arguments import complete_arguments
 from .attention import expand_attention
 from .batch_norm import batch_norm_to_affine, fold_affine_forward, fold_batch_norm
+from .before_cat import move_before_cat
 from .canonicalize import canonicalize
 from .constants import fold_constants
 from .einsum import einsum_to_matmul
@@ -35,6 +36,7 @@ PASSES: tuple[Callable[[fx.GraphModule], None], ...] = (
     einsum_to_matmul,
     complete_arguments,
     remove_identities,
+    move_before_cat,
     fold_batch_norm,
     batch_norm_to_affine,
     canonicalize,

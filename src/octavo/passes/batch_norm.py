@@ -31,7 +31,7 @@ def fold_batch_norm(module: fx.GraphModule) -> None:
     """
     folded: dict[tuple, tuple[str, str]] = {}
     for node in module.graph.nodes:
-        if node.target not in BATCH_NORMS or not _running_statistics(node):
+        if node.target not in BATCH_NORMS or not has_running_statistics(node):
             continue
         conv = node.args[0]
         if operator_of(conv).weight_axis is None or len(conv.users) != 1:
@@ -67,7 +67,8 @@ def _in_training(module: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]
     return zeros if bias is None else bias, zeros + 1 if weight is None else weight.abs()
 
 
-def _running_statistics(node: fx.Node) -> bool:
+def has_running_statistics(node: fx.Node) -> bool:
+    """Whether a batch norm takes mean and variance from the model, not from its input."""
     if node.target is aten.batch_norm.default and node.args[5]:
         return False
     return all(isinstance(a, fx.Node) and a.op == "get_attr" for a in node.args[3:5])
@@ -116,7 +117,7 @@ def _folded(
 def batch_norm_to_affine(module: fx.GraphModule) -> None:
     """A batch norm that could not be folded backwards becomes x * scale + shift."""
     for node in module.graph.nodes:
-        if node.target not in BATCH_NORMS or not _running_statistics(node):
+        if node.target not in BATCH_NORMS or not has_running_statistics(node):
             continue
         x = node.args[0]
         dtype = attribute(module, node.args[3].target).dtype
