@@ -9,7 +9,7 @@ from torch import nn
 import octavo
 from networks import Outlier
 from octavo import CollapseWarning, Config
-from octavo.search.fallback import goals_of
+from octavo.search.fallback import Estimate, Goal, fewest, goals_of
 
 
 def collapsed(config):
@@ -101,6 +101,47 @@ def test_one_site_fewer_would_not_do():
         kept = [t for t in turned if t != again]
         fewer = octavo.quantize(net, x, config=Config(keep_float=kept))
         assert fewer.report().output_sqnr < target
+
+
+def asked_for(answer, most, guess):
+    asked = []
+
+    def enough(count):
+        asked.append(count)
+        return count >= answer
+
+    assert fewest(enough, most, guess) == answer
+    assert len(set(asked)) == len(asked) and all(1 <= count < most for count in asked)
+    return asked
+
+
+@pytest.mark.parametrize("guess", [None, 0, 1, 7, 20, 21, 99])
+@pytest.mark.parametrize("answer", [1, 2, 6, 7, 8, 13, 20])
+def test_the_smallest_count_is_found_from_any_guess(answer, guess):
+    assert len(asked_for(answer, 20, guess)) <= 9
+
+
+def test_a_right_guess_needs_two_trials():
+    assert asked_for(7, 50, 7) == [7, 6]
+    assert asked_for(8, 50, 7) == [7, 8]
+    assert asked_for(13, 50, None) == [25, 13, 7, 10, 12]  # bisection
+    assert fewest(lambda count: False, 0) == 0
+
+
+def result_of(sqnr):
+    return SimpleNamespace(output=SimpleNamespace(sqnr=sqnr))
+
+
+def test_the_estimate_counts_the_sites_whose_noise_is_too_much():
+    goal = Goal(lambda result: True, "", 20.0)  # a hundredth of the signal
+    noise = {"a": 6.0, "b": 3.0, "c": 1.0}  # of 0.1 at 10 dB: 0.06, 0.03, 0.01
+    estimate = Estimate.of(result_of(10.0), goal, noise)
+    assert estimate.count(["a", "b", "c"]) == 2
+    assert estimate.count(["c", "b", "a"]) == 3
+    assert estimate.may_return("c", result_of(22.0))  # room for 0.0037, a third of 0.01 and more
+    assert not estimate.may_return("b", result_of(22.0))
+    assert Estimate.of(result_of(10.0), Goal(lambda result: True, ""), noise) is None
+    assert Estimate.of(result_of(-torch.inf), goal, noise) is None
 
 
 def test_the_users_own_number_decides():

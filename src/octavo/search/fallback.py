@@ -7,6 +7,7 @@ or the number that a user's own evaluation returns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +30,20 @@ from .sensitivity import site_sensitivity
 Evaluate = Callable[[nn.Module], Any]
 Compile = Callable[[fx.GraphModule], Callable[..., Any]]
 MAX_REVERTS = 8  # of the sites turned float, so many are tried as int8 again
+PROBES = 2  # random directions for each sample, of the estimate that sites are ordered by
+UNSURE = 3.0  # a site's noise may be so many times less than the estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """When a quantized graph is good enough, and the reason given for sites turned float for it."""
+    """When a quantized graph is good enough, and the reason given for sites turned float for it.
+
+    sqnr: the output's, in dB, that is good enough; None where something else decides.
+    """
 
     met: Callable[[Tuned], bool]
     reason: str
+    sqnr: float | None = None
 
 
 class Candidate(nn.Module):
@@ -83,7 +90,7 @@ def goals_of(
     name = "target_sqnr" if config.target_sqnr > config.min_sqnr else "min_sqnr"
     least = getattr(config, name)
     reached = f"for the output's SQNR to reach {name}={least:g} dB"
-    goals = [Goal(lambda result: least == 0 or result.output.sqnr >= least, reached)]
+    goals = [Goal(lambda result: least == 0 or result.output.sqnr >= least, reached, least)]
     check_evaluation(evaluate, max_drop)
     if evaluate is not None:
         worst = _evaluated(evaluate, compile(float_module)) - max_drop
@@ -128,8 +135,9 @@ class Fallback:
         """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
 
         Sites are ordered by the noise that each alone would add to the output, per multiply-add.
-        Bisection finds how many of the first must be float; of these, as many as possible are
-        turned int8 again. Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
+        How many of the first must be float is searched from the number that these estimates
+        predict; of these, as many as possible are turned int8 again.
+        Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
 
         first: the result with these sites, if it is known already.
         """
@@ -150,24 +158,81 @@ class Fallback:
         """The sites that must be float, besides those float for other reasons, and the result."""
         sites = result.emission.sites
 
-        def tried(turned: Sequence[fx.Node]) -> Tuned:
+        @functools.lru_cache(maxsize=4)  # a result holds the weights
+        def tried(turned: tuple[fx.Node, ...]) -> Tuned:
             return self.attempt(sites.with_float(dict.fromkeys(turned, goal.reason)))
 
-        noise = site_sensitivity(result.emission, self.samples.tuning)
+        noise = site_sensitivity(result.emission, self.samples.tuning, PROBES)
         order = most_sensitive_first(result.emission, noise, self.macs)
-        low, high = 1, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if goal.met(tried(order[:middle])):
-                high = middle
-            else:
-                low = middle + 1
-        turned = order[:high]
-        for site in sorted(turned, key=lambda s: -_macs(sites, s, self.macs))[:MAX_REVERTS]:
-            fewer = [s for s in turned if s is not site]
+        estimate = Estimate.of(result, goal, noise)
+        count = fewest(
+            lambda count: goal.met(tried(tuple(order[:count]))),
+            len(order),
+            estimate.count(order) if estimate else None,
+        )
+        turned = tuple(order[:count])
+        back = [s for s in turned if not estimate or estimate.may_return(s, tried(turned))]
+        for site in sorted(back, key=lambda s: -_macs(sites, s, self.macs))[:MAX_REVERTS]:
+            fewer = tuple(s for s in turned if s is not site)
             if fewer and goal.met(tried(fewer)):
                 turned = fewer
-        return turned, tried(turned)
+        return list(turned), tried(turned)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """The noise at the output, in shares of the signal: of each site, of all, and allowed."""
+
+    noise: Mapping[fx.Node, float]
+    total: float
+    allowed: float
+
+    @classmethod
+    def of(cls, result: Tuned, goal: Goal, noise: Mapping[fx.Node, float]) -> Estimate | None:
+        """For a goal in dB, else None. The sites' sum is set to the noise that was measured."""
+        estimated = sum(noise.values())
+        if goal.sqnr is None or not math.isfinite(result.output.sqnr) or estimated <= 0:
+            return None
+        total = _share(result.output.sqnr)
+        scaled = {site: share * total / estimated for site, share in noise.items()}
+        return cls(scaled, total, _share(goal.sqnr))
+
+    def count(self, order: Sequence[fx.Node]) -> int:
+        """How many of the first must be float."""
+        left = self.total
+        for count, site in enumerate(order):
+            if left <= self.allowed:
+                return count
+            left -= self.noise[site]
+        return len(order)
+
+    def may_return(self, site: fx.Node, result: Tuned) -> bool:
+        """Whether there may be room for a site's noise, beside what the result has."""
+        room = self.allowed - _share(result.output.sqnr)
+        return self.noise[site] <= UNSURE * room
+
+
+def _share(sqnr: float) -> float:
+    return math.pow(10, -sqnr / 10)
+
+
+def fewest(enough: Callable[[int], bool], most: int, guess: int | None = None) -> int:
+    """The smallest count from 1 to `most` that is enough; `most` itself is not asked.
+
+    From the guess in steps that double, until one count is known to be enough and one is not; then,
+    or without a guess, by bisection.
+    """
+    low, high, step = 1, most, 1
+    while low < high:
+        asked = (low + high) // 2
+        if guess is not None and (low == 1 or high == most):
+            asked = min(max(guess, low), high - 1)
+        if enough(asked):
+            high, ahead = asked, asked - step
+        else:
+            low, ahead = asked + 1, asked + step
+        guess, step = None if guess is None else ahead, 2 * step
+    return high
 
 
 def most_sensitive_first(
