@@ -129,7 +129,7 @@ def test_a_right_guess_needs_two_trials():
 
 
 def result_of(sqnr):
-    return SimpleNamespace(output=SimpleNamespace(sqnr=sqnr))
+    return SimpleNamespace(output=SimpleNamespace(ratio=10 ** (-sqnr / 10)))
 
 
 def test_the_estimate_counts_the_sites_whose_noise_is_too_much():

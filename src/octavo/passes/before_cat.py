@@ -45,9 +45,9 @@ def _joins_layers(cat: Any) -> bool:
     """Whether it joins the channels of layers, normalized or not, each read by it alone."""
     if not isinstance(cat, fx.Node) or cat.target is not aten.cat.default or len(cat.users) != 1:
         return False
-    parts, dim = _parts(cat), cat.args[1]
-    is_of_channels = dim in (1, 1 - cat.meta["val"].dim())
-    return is_of_channels and all(len(p.users) == 1 and _is_layer(p) for p in parts)
+    dim: Any = cat.args[1]
+    is_of_channels = dim % cat.meta["val"].dim() == 1
+    return is_of_channels and all(len(p.users) == 1 and _is_layer(p) for p in _parts(cat))
 
 
 def _is_layer(node: fx.Node) -> bool:

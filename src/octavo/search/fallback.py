@@ -171,12 +171,13 @@ class Fallback:
             estimate.count(order) if estimate else None,
         )
         turned = tuple(order[:count])
-        back = [s for s in turned if not estimate or estimate.may_return(s, tried(turned))]
+        best = tried(turned)
+        back = [s for s in turned if not estimate or estimate.may_return(s, best)]
         for site in sorted(back, key=lambda s: -_macs(sites, s, self.macs))[:MAX_REVERTS]:
             fewer = tuple(s for s in turned if s is not site)
-            if fewer and goal.met(tried(fewer)):
-                turned = fewer
-        return list(turned), tried(turned)
+            if fewer and goal.met(candidate := tried(fewer)):
+                turned, best = fewer, candidate
+        return list(turned), best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,11 +192,11 @@ class Estimate:
     def of(cls, result: Tuned, goal: Goal, noise: Mapping[fx.Node, float]) -> Estimate | None:
         """For a goal in dB, else None. The sites' sum is set to the noise that was measured."""
         estimated = sum(noise.values())
-        if goal.sqnr is None or not math.isfinite(result.output.sqnr) or estimated <= 0:
+        total = result.output.ratio
+        if goal.sqnr is None or not math.isfinite(total) or estimated <= 0:
             return None
-        total = _share(result.output.sqnr)
         scaled = {site: share * total / estimated for site, share in noise.items()}
-        return cls(scaled, total, _share(goal.sqnr))
+        return cls(scaled, total, 10 ** (-goal.sqnr / 10))
 
     def count(self, order: Sequence[fx.Node]) -> int:
         """How many of the first must be float."""
@@ -208,12 +209,7 @@ class Estimate:
 
     def may_return(self, site: fx.Node, result: Tuned) -> bool:
         """Whether there may be room for a site's noise, beside what the result has."""
-        room = self.allowed - _share(result.output.sqnr)
-        return self.noise[site] <= UNSURE * room
-
-
-def _share(sqnr: float) -> float:
-    return math.pow(10, -sqnr / 10)
+        return self.noise[site] <= UNSURE * (self.allowed - result.output.ratio)
 
 
 def fewest(enough: Callable[[int], bool], most: int, guess: int | None = None) -> int:

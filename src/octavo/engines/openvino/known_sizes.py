@@ -18,12 +18,8 @@ ALIGNS = {"half_pixel": False, "align_corners": True}  # OpenVINO's names of PyT
 def rewrite_for_known_sizes(model: openvino.Model) -> None:
     """Rewrite, in place, what sizes that are known allow: each function below says what and why."""
     for node in model.get_ops():
-        kind = node.get_type_name()
-        rewritten = None
-        if kind == "MaxPool":
-            rewritten = _pool_rounded_down(node)
-        elif kind == "Interpolate":
-            rewritten = _last_resize_by_products(node)
+        rewrite = REWRITES.get(node.get_type_name())
+        rewritten = rewrite(node) if rewrite else None
         if rewritten is not None:
             rewritten.friendly_name = node.friendly_name
             for reader in node.output(0).get_target_inputs():
@@ -41,7 +37,7 @@ def _pool_rounded_down(node: openvino.Node) -> openvino.Node | None:
     before, after = _spatial(node.input_value(0)), _spatial(node.output(0))
     settings = node.get_attributes()
     rounds_up = settings["rounding_type"] == "ceil_torch"
-    if before is None or after is None or not rounds_up or _is_read(node.output(1)):
+    if before is None or after is None or not rounds_up or node.output(1).get_target_inputs():
         return None
     steps, gaps, begin, window = (
         settings[name] for name in ("strides", "dilations", "pads_begin", "kernel")
@@ -91,12 +87,11 @@ def _spatial(value: openvino.Output) -> Sequence[int] | None:
     return [d.get_length() for d in list(shape)[2:]]
 
 
-def _is_read(value: openvino.Output) -> bool:
-    return bool(value.get_target_inputs())
-
-
 def _weights(before: int, after: int, align: bool) -> Any:
     """(after, before): how much of each pixel before is in each pixel after, as PyTorch has it."""
     one_hot = torch.eye(before)[None]
     weights = F.interpolate(one_hot, after, mode="linear", align_corners=align)
     return weights[0].T.contiguous().numpy()
+
+
+REWRITES = {"MaxPool": _pool_rounded_down, "Interpolate": _last_resize_by_products}
