@@ -172,8 +172,8 @@ def quantize(
     with working("capturing, and trying settings", progress):
         prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
     every = itertools.chain(prepared.taken, batches)
-    shown = tracked(every, "calibrating", number_of_calls(data), progress)
-    ranges = observe(prepared, shown)
+    number = number_of_calls(data)
+    ranges = observe(prepared, tracked(every, "calibrating", number, progress), number)
     shows_itself = config.search_seconds > 0  # what it tries
     with working("choosing, emitting and tuning", progress and not shows_itself):
         return finish(prepared, ranges, evaluate, max_drop, progress)  # and search, report
@@ -232,11 +232,11 @@ def prepare(
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 
 
-def observe(prepared: Prepared, batches: Iterable[Call]) -> Ranges:
-    """The ranges of all values over these calls."""
+def observe(prepared: Prepared, batches: Iterable[Call], number: int | None = None) -> Ranges:
+    """The ranges of all values over these calls, whose number may be known."""
     ranges, signature = Ranges(prepared.sites), prepared.graph.signature
     assert signature is not None  # captured by torch.export
-    calibration = Calibration(ranges, partial(compile_graph, signature=signature))
+    calibration = Calibration(ranges, partial(compile_graph, signature=signature), number)
     for call in batches:
         calibration.observe(prepared.graph.flatten(*call))
     return ranges

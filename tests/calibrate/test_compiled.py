@@ -1,14 +1,13 @@
 import copy
-from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import octavo
-from octavo import DataError
+from octavo import DataError, EngineError
 from octavo.calibrate import compiled as module
-from octavo.calibrate.compiled import Calibration, by_node, compiled
+from octavo.calibrate.compiled import Calibration, Truth, by_node, compiled
 from octavo.calibrate.observers import Histogram
 from octavo.calibrate.ranges import Ranges
 from octavo.capture.export import capture
@@ -31,6 +30,20 @@ class Net(nn.Module):
         return self.head(self.mix(x.flatten(2).transpose(1, 2)).relu().mean(1))
 
 
+class Inexact:
+    """A compiled model whose form in bfloat16 has an error of so many dB; None: it has none."""
+
+    def __init__(self, model, noise):
+        self.model, self.noise, self.run = model, noise, model.run
+
+    def in_bfloat16(self):
+        if self.noise is None:
+            raise EngineError("no bfloat16 here")
+        form = Inexact(self.model, None)
+        form.run = lambda inputs: [y * (1 + 10 ** (-self.noise / 20)) for y in self.run(inputs)]
+        return form
+
+
 @pytest.fixture
 def sites():
     torch.manual_seed(0)
@@ -39,13 +52,26 @@ def sites():
 
 
 def compile_for(sites):
-    return partial(compile_graph, signature=sites.graph.signature)
+    """Compiles to what has no bfloat16 form, on any CPU."""
+
+    def compile(graph):
+        return Inexact(compile_graph(graph, sites.graph.signature), None)
+
+    return compile
+
+
+def compiled_for(sites, x, compile=None):
+    """The compiled observation of calls like `x`."""
+    ranges = Ranges(sites)
+    truth = Truth(ranges, samples=len(x))
+    ranges.observe([x], truth.see)
+    return compiled(truth, [x], compile or compile_for(sites))
 
 
 def test_it_finds_what_pytorch_finds(sites):
     x, own, other = torch.randn(4, 3, 24, 20), Ranges(sites), Ranges(sites)
     own.observe([x])
-    run = compiled(other, [x], compile_for(sites))
+    run = compiled_for(sites, x)
     other.add(by_node(other.observers, run([x])))
     for node, observer in own.observers.items():
         assert other.observers[node].range() == pytest.approx(observer.range(), rel=1e-4, abs=1e-5)
@@ -54,8 +80,7 @@ def test_it_finds_what_pytorch_finds(sites):
 
 
 def test_samples_skip_no_channel(sites, monkeypatch):
-    monkeypatch.setattr(Histogram, "counted", 100)
-    x, ranges = torch.randn(4, 3, 24, 20), Ranges(sites)
+    monkeypatch.setattr(Histogram, "counted", classmethod(lambda cls, samples: 100))
     seen = {}
     reduced = module._reduced
 
@@ -64,7 +89,7 @@ def test_samples_skip_no_channel(sites, monkeypatch):
         return reduced(graph, nodes, steps)
 
     monkeypatch.setattr(module, "_reduced", spy)
-    assert compiled(ranges, [x], compile_for(sites)) is not None
+    assert compiled_for(sites, torch.randn(4, 3, 24, 20)) is not None
     assert seen["relu"][:2] == [1, 1] and min(seen["relu"][2:]) > 1
     tokens = seen["relu_1"]
     assert (tokens[0], tokens[2]) == (1, 1) and tokens[1] > 1
@@ -83,6 +108,22 @@ def test_compiled_once_that_pays_and_the_ranges_are_nearly_the_same(sites, monke
     for node, observer in own.observers.items():
         found = calibration.ranges.observers[node]
         assert found.range() == pytest.approx(observer.range(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("calls", "worth", "first"), [(None, 2, 1), (None, 3, 2), (5, 4, 0), (5, 5, None), (41, 40, 0)]
+)
+def test_how_many_calls_are_left_decides(sites, monkeypatch, calls, worth, first):
+    """worth: in calls. first: of the four that follow the first one, the one that compiles."""
+    x = torch.randn(4, 3, 24, 20)
+    calibration = Calibration(Ranges(sites), compile_for(sites), calls)
+    calibration.observe([x])
+    monkeypatch.setattr(module, "WORTH_IT", worth * calibration.work)
+    runs = []
+    for _ in range(4):
+        calibration.observe([x])
+        runs.append(calibration.run is not None)
+    assert runs == [first is not None and i >= first for i in range(4)]
 
 
 def test_other_shapes_run_in_pytorch(sites, monkeypatch):
@@ -112,7 +153,16 @@ def test_a_runtime_that_is_wrong_is_not_used(sites, wrong):
         found.run = run
         return found
 
-    assert compiled(Ranges(sites), [torch.randn(4, 3, 24, 20)], compile) is None
+    assert compiled_for(sites, torch.randn(4, 3, 24, 20), compile) is None
+
+
+@pytest.mark.parametrize(("noise", "taken"), [(45.0, True), (35.0, False), (None, False)])
+def test_bfloat16_where_it_is_nearly_exact(sites, noise, taken):
+    x = torch.randn(4, 3, 24, 20)
+    run = compiled_for(sites, x, lambda g: Inexact(compile_for(sites)(g), noise))
+    exact = compiled_for(sites, x)([x])
+    found = min(octavo.sqnr(a, b) for a, b in zip(exact, run([x]), strict=True))
+    assert found == pytest.approx(noise, abs=0.1) if taken else found > 100
 
 
 def test_values_that_are_not_finite_are_named_as_by_pytorch(sites, monkeypatch):

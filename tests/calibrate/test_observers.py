@@ -50,6 +50,19 @@ def sample(kind, n=20000):
     return kinds.get(kind, x)
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 56, 56), (8, 96, 28, 28), (3, 1000, 768)])
+def test_of_a_large_tensor_all_channels_and_columns_are_counted(shape):
+    places = torch.cartesian_prod(*(torch.arange(n) for n in shape)).view(*shape, -1)
+    observer, numel = MSEObserver(), math.prod(shape)
+    x = torch.arange(numel).view(shape)
+    kept = observer.sampled(x, samples=1)
+    assert Histogram.of_tensor <= len(kept) < 2 * Histogram.of_tensor
+    for dim, size in enumerate(shape):
+        counts = torch.bincount(places.view(numel, -1)[kept, dim], minlength=size)
+        assert counts.max() - counts.min() <= 0.05 * counts.float().mean() + 2
+    assert len(observer.sampled(x, samples=numel)) == numel
+
+
 KINDS = ["normal", "laplace", "relu", "outlier", "gelu", "skewed"]
 
 
@@ -151,7 +164,9 @@ def test_mse_clips_one_end_alone_where_the_other_is_dense():
     together = [
         choose_qparams(a * x.min(), a * x.max(), ACTIVATION) for a in torch.arange(0.2, 1.01, 0.04)
     ]
-    p = observed(MSEObserver, [x]).qparams(ACTIVATION)
+    observer = MSEObserver()
+    observer.observe(x, samples=100)  # so that every value is counted
+    p = observer.qparams(ACTIVATION)
     assert error_of(x, p) < 0.9 * min(error_of(x, q) for q in together)
 
 

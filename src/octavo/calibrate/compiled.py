@@ -17,55 +17,76 @@ from torch import Tensor, fx
 
 from ..graph.builder import NodeBuilder
 from ..graph.compare import difference
-from ..graph.interpreter import observe_values
 from ..graph.operators import operator_of
 from .observers import Histogram, Observer
-from .ranges import Ranges
+from .ranges import Ranges, samples_of
 
 aten = torch.ops.aten
 
-WORTH_IT = 1e11  # multiply-adds observed in PyTorch before compiling pays: some seconds
+# What compiling must be worth: some seconds of PyTorch's time, counted in multiply-adds, of which
+# observing a number takes as long as some dozens.
+WORTH_IT, OF_A_NUMBER = 1e11, 50
 EXACT = 50.0  # dB that extremes and samples must agree with PyTorch's
+# The same where a CPU computes in bfloat16: less noise than rounding to int8 makes, and with it
+# extremes are within a step of the integers.
+IN_BFLOAT16 = 40.0
 CHANNELS_FIRST = ("batch_norm", "_pool1d", "_pool2d", "_pool3d")
 CHANNELS_LAST = ("linear", "layer_norm", "embedding", "softmax", "matmul")
 FARTHEST = 64  # operators looked back for the one that says where channels are
 
 Compile = Callable[[fx.GraphModule], Any]
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 Steps = Sequence[int]  # of each dimension, every how many places a value is sampled
 Shapes = tuple[torch.Size, ...]
 
 
 class Calibration:
-    """Observes calls into `ranges`: in PyTorch at first, compiled once that pays.
+    """Observes calls into `ranges`: in PyTorch at first, compiled if that pays.
 
     Calls whose inputs have other shapes than the compiled graph, or are not on the CPU, run in
     PyTorch; so does everything where the compiled graph finds other values than PyTorch.
+
+    calls: how many there will be. If it is not known, as many are expected as there have been.
     """
 
-    def __init__(self, ranges: Ranges, compile: Compile) -> None:
-        self.ranges, self.compile = ranges, compile
-        self.work = 0.0
-        self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
+    def __init__(self, ranges: Ranges, compile: Compile, calls: int | None = None) -> None:
+        self.ranges, self.compile, self.calls = ranges, compile, calls
+        self.done, self.work = 0, 0.0
+        self.run: Run | None = None
         self.shapes: Shapes | None = None
         self.may_compile = not ranges.watches
 
     def observe(self, inputs: Sequence[Any]) -> None:
         """Observe the flat inputs of one call."""
         shapes = _shapes(inputs)
-        if self.may_compile and shapes is not None and self.work >= WORTH_IT:
-            self.may_compile = False  # once
-            self.run, self.shapes = compiled(self.ranges, inputs, self.compile), shapes
-        if self.run is not None and shapes == self.shapes and _finite(inputs):
-            try:
-                values = self.run(inputs)
-            except Exception:  # what PyTorch says of this call is about the user's model
-                values = None
-            if values is not None:
-                self.ranges.add(by_node(self.ranges.observers, values))
-                return
-        self.ranges.observe(inputs)
-        batch = shapes[0][0] if shapes and shapes[0] else 1
-        self.work += batch * sum(self.ranges.macs.values())
+        if not (self.run and shapes == self.shapes and self._observe_compiled(inputs)):
+            if self.may_compile and shapes is not None and self._pays():
+                self.may_compile = False  # once
+                truth = Truth(self.ranges, samples_of(inputs))
+                self.ranges.observe(inputs, truth.see)
+                self.run, self.shapes = compiled(truth, inputs, self.compile), shapes
+            else:
+                numbers = [0]
+                self.ranges.observe(inputs, lambda node, value: numbers.append(value.numel()))
+                macs = samples_of(inputs) * sum(self.ranges.macs.values())
+                self.work += macs + OF_A_NUMBER * sum(numbers)
+        self.done += 1
+
+    def _pays(self) -> bool:
+        """Whether what is left, if it is like what is done, is worth compiling."""
+        left = 1 if self.calls is None else (self.calls - self.done) / max(self.done, 1)
+        return self.work * left >= WORTH_IT
+
+    def _observe_compiled(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether it could."""
+        if self.run is None or not _finite(inputs):
+            return False
+        try:
+            values = self.run(inputs)
+        except Exception:  # what PyTorch says of this call is about the user's model
+            return False
+        self.ranges.add(by_node(self.ranges.observers, values))
+        return True
 
 
 def _shapes(inputs: Sequence[Any]) -> Shapes | None:
@@ -80,31 +101,50 @@ def _finite(inputs: Sequence[Tensor]) -> bool:
     return all(bool(t.isfinite().all()) for t in inputs)
 
 
-def compiled(
-    ranges: Ranges, inputs: Sequence[Tensor], compile: Compile
-) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
+class Truth:
+    """What PyTorch finds in one call: of each observed value, extremes and evenly spaced samples.
+
+    steps: of each value, the steps between its samples; empty if only extremes are observed.
+    """
+
+    def __init__(self, ranges: Ranges, samples: int) -> None:
+        self.ranges, self.counted = ranges, Histogram.counted(samples)
+        self.values: dict[fx.Node, list[Tensor]] = {}
+        self.steps: dict[fx.Node, Steps] = {}
+
+    def see(self, node: fx.Node, value: Tensor) -> None:
+        """Take in the value of an observed node."""
+        if not value.numel():
+            return  # which `outputs` lacks: then nothing is compiled
+        counts = isinstance(self.ranges.observers[node], Histogram)
+        self.steps[node] = _steps(node, value, self.counted) if counts else ()
+        self.values[node] = [*torch.aminmax(value), *_sampled(value, self.steps[node])]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """What the reduced graph returns."""
+        return [t for node in self.ranges.observers for t in self.values[node]]
+
+
+def compiled(truth: Truth, inputs: Sequence[Tensor], compile: Compile) -> Run | None:
     """A function from a call's inputs to what `by_node` takes; None where it is not exact."""
-    module, observers = ranges.sites.graph.module, ranges.observers
-    expected: dict[fx.Node, list[Tensor]] = {}
-    steps: dict[fx.Node, Steps] = {}
-
-    def see(node: fx.Node, value: Any) -> None:
-        if node in observers:
-            steps[node] = _steps(node, value) if isinstance(observers[node], Histogram) else ()
-            expected[node] = [value.amin(), value.amax(), *_sampled(value, steps[node])]
-
+    ranges = truth.ranges
     try:
-        observe_values(module, inputs, see)
+        graph = _reduced(ranges.sites.graph.module, list(ranges.observers), truth.steps)
+        expected = truth.outputs
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run: Callable[[Sequence[Tensor]], Sequence[Tensor]] = compile(
-                _reduced(module, list(observers), steps)
-            ).run
-            found = run(inputs)
+            model = compile(graph)
     except Exception:  # whatever it is, PyTorch takes its place
         return None
-    wanted = [t for node in observers for t in expected[node]]
-    return None if difference(wanted, found, EXACT) else run
+    for in_bfloat16, least in ((True, IN_BFLOAT16), (False, EXACT)):
+        try:
+            run: Run = (model.in_bfloat16() if in_bfloat16 else model).run
+            if not difference(expected, run(inputs), least):
+                return run
+        except Exception:  # as above
+            continue
+    return None
 
 
 def by_node(
@@ -140,9 +180,9 @@ def _reduced(
 # ---- samples
 
 
-def _steps(node: fx.Node, value: Tensor) -> Steps:
+def _steps(node: fx.Node, value: Tensor, counted: int) -> Steps:
     """Steps that leave about as many values as are counted, and skip no channel."""
-    steps, left = [1] * value.dim(), value.numel() / Histogram.counted
+    steps, left = [1] * value.dim(), value.numel() / counted
     dims = _places(node, value.dim())
     for i, dim in enumerate(dims):
         if left > 1:
@@ -173,13 +213,14 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _sampled(value: Tensor, steps: Steps) -> list[Tensor]:
+    """The middle one of as many values as a step skips: edges, with padding, count no more."""
     if not steps:
         return []
-    return [value[tuple(slice(None, None, step) for step in steps)]]
+    return [value[tuple(slice(step // 2, None, step) for step in steps)]]
 
 
 def _sample_nodes(build: NodeBuilder, value: fx.Node, steps: Steps) -> fx.Node:
     for dim, step in enumerate(steps):
         if step > 1:
-            value = build(aten.slice.Tensor, value, dim, 0, 2**63 - 1, step)
+            value = build(aten.slice.Tensor, value, dim, step // 2, 2**63 - 1, step)
     return value

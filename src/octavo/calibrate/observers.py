@@ -29,12 +29,17 @@ class Observer:
     def __init__(self) -> None:
         self.low, self.high = math.inf, -math.inf
 
-    def observe(self, value: Tensor) -> None:
-        """Record one tensor; raises DataError if it holds NaN or infinity."""
+    def observe(self, value: Tensor, samples: int = 1) -> None:
+        """Record one tensor, of so many samples; DataError if it holds NaN or infinity."""
         if value.numel() == 0:
             return
-        low, high = (float(v) for v in torch.aminmax(value.detach()))
-        self.add(value, low, high)
+        value = value.detach()
+        low, high = (float(v) for v in torch.aminmax(value))
+        self.add(self.sampled(value, samples), low, high)
+
+    def sampled(self, value: Tensor, samples: int) -> Tensor:
+        """The values to record, beside the extremes."""
+        return value
 
     def add(self, value: Tensor, low: float, high: float) -> None:
         """The same for a tensor whose extremes are known, or evenly spaced values of one."""
@@ -119,7 +124,8 @@ class Histogram(Observer):
     yield the same histogram bit for bit.
     """
 
-    counted = 1 << 18  # of a larger tensor, about so many evenly spaced values are counted
+    # Of a larger tensor about so many evenly spaced values are counted.
+    of_sample, of_tensor = 1 << 13, 1 << 16
     half = 2048  # bins on each side of 0
     finest = -100  # exponent of the narrowest bins; its inverse must be a float32
 
@@ -127,6 +133,16 @@ class Histogram(Observer):
         super().__init__()
         self.exponent = self.finest
         self.counts = torch.zeros(2 * self.half, dtype=torch.int64)
+
+    @classmethod
+    def counted(cls, samples: int) -> int:
+        """How many values are counted of a tensor of so many samples."""
+        return max(cls.of_tensor, samples * cls.of_sample)
+
+    def sampled(self, value: Tensor, samples: int) -> Tensor:
+        """Evenly spaced values."""
+        flat = value.reshape(-1)
+        return flat[:: _step(len(flat), self.counted(samples))]
 
     def update(self, value: Tensor, low: float, high: float) -> None:
         """Count the values into bins, widened first where they do not fit."""
@@ -138,9 +154,7 @@ class Histogram(Observer):
         # of two makes exact, so that a value's bin does not depend on other values; wide
         # bins need float64, in which small values do not underflow and lose their sign.
         dtype = torch.float32 if self.exponent <= 0 else torch.float64
-        flat = value.detach().reshape(-1)
-        some = flat[:: max(flat.numel() // self.counted, 1)]
-        for part in some.to(dtype).split(1 << 24):
+        for part in value.reshape(-1).to(dtype).split(1 << 24):
             bins = (part * math.ldexp(1.0, -self.exponent)).floor_()
             counts = torch.histc(bins, 2 * self.half, -self.half, self.half)
             self.counts += counts.to(device="cpu", dtype=torch.int64)
@@ -178,6 +192,17 @@ class Histogram(Observer):
         edges = torch.round(steps * (qparams.scale.double() / self.width)[:, None]) + self.half
         edges[:, 0], edges[:, -1] = 0, 2 * self.half
         return edges.clamp(0, 2 * self.half).long()
+
+
+def _step(size: int, counted: int) -> int:
+    """The step that leaves about `counted` of `size` values, of all columns and channels alike.
+
+    So it divides no side of the tensor: it has no divisor in common with their product.
+    """
+    step = max(size // counted, 1)
+    while math.gcd(step, size) > 1:
+        step -= 1
+    return step
 
 
 def _sums(values: Tensor, cells: Tensor) -> Tensor:

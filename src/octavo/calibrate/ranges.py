@@ -21,6 +21,7 @@ from ..sites.sites import Sites
 from .observers import Observer, make_observer, merged, read_as
 
 Watch = Callable[[fx.Node, Mapping[str, Any]], None]
+Look = Callable[[fx.Node, Any], None]
 
 
 class Ranges:
@@ -57,25 +58,27 @@ class Ranges:
     # ---- observe
 
     @torch.no_grad()
-    def observe(self, inputs: Sequence[Any]) -> Any:
+    def observe(self, inputs: Sequence[Any], see: Look | None = None) -> Any:
         """Run the flat inputs of one call and observe all values; returns the flat outputs.
 
         Values are freed at their last use, so memory is that of one forward pass.
+        see: gets each observed node and its value.
         """
         self._forget()
-        first = inputs[0] if inputs else None
-        samples = max(first.shape[0], 1) if isinstance(first, Tensor) and first.dim() else 1
+        samples = samples_of(inputs)
 
-        def see(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
+        def record(node: fx.Node, value: Any, env: Mapping[fx.Node, Any]) -> Any:
             if node in self.observers:
-                observe_value(self.observers[node], node, value)
+                observe_value(self.observers[node], node, value, samples)
+                if see is not None and isinstance(value, Tensor):
+                    see(node, value)
             if node not in self.macs and (operator_of(node).macs or is_branch(node)):
                 self.macs[node] = self._macs(node, value, env) // samples
             for watch in self.watches.get(node, ()):
                 watch(node, _by_name(env, node, value))
             return value
 
-        interpreter = Interpreter(self.sites.graph.module, see)
+        interpreter = Interpreter(self.sites.graph.module, record)
         try:
             return interpreter.run(*inputs)
         except OctavoError:
@@ -169,11 +172,17 @@ class Ranges:
             yield from self._sources(source)
 
 
-def observe_value(observer: Observer, node: fx.Node, value: Any) -> None:
+def samples_of(inputs: Sequence[Any]) -> int:
+    """How many samples the flat inputs of a call are: the size of the first one."""
+    first = inputs[0] if inputs else None
+    return max(first.shape[0], 1) if isinstance(first, Tensor) and first.dim() else 1
+
+
+def observe_value(observer: Observer, node: fx.Node, value: Any, samples: int = 1) -> None:
     """Record the value of `node` if it is a tensor; DataError, naming it, if it is not finite."""
     if isinstance(value, Tensor):
         with named(node):
-            observer.observe(value)
+            observer.observe(value, samples)
 
 
 @contextlib.contextmanager

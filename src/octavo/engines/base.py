@@ -355,6 +355,13 @@ class EngineModel(ABC):
         """
         return None
 
+    def in_bfloat16(self) -> EngineModel:
+        """The same model with its float operators in bfloat16: faster, and less exact.
+
+        EngineError if the engine, or this CPU, does not compute in bfloat16.
+        """
+        raise EngineError("this engine does not compute in bfloat16")
+
     @property
     def in_pytorch(self) -> tuple[str, ...]:
         """Module path and name of each operator that PyTorch runs, since OpenVINO cannot."""

@@ -9,7 +9,6 @@ and the network nearly as fast on this machine.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -66,18 +65,20 @@ def choose_activations(
     static = best = try_out(sites)
     if static.sqnr >= max(ENOUGH, sites.config.target_sqnr):
         return sites, ()
+    float_products = _with_float_products(sites)
+    every = dict.fromkeys(sites.may_be_dynamic, "dynamic")
+    highest = try_out(float_products.with_activations(every)).sqnr
+    if highest < static.sqnr + LEAST_GAIN:
+        return sites, (Step("dynamic linear layers", static.sqnr, highest, False),)
     race = Race(static.emission.module, compile, inputs)
-    noise, of_weights, _ = rounding_noise(static.emission, few.tuning)
-    if _possible_gain(static, noise, of_weights.total()) < LEAST_GAIN:
-        return sites, ()
-    highest = static.sqnr
+    noise, _, _ = rounding_noise(static.emission, few.tuning)
 
     def is_better(trial: _Trial) -> bool:
         if trial.sqnr < best.sqnr:
             return False
         return race.ratio(trial.emission.module) <= MOST_TIME
 
-    if is_better(plain := try_out(_with_float_products(sites))):
+    if is_better(plain := try_out(float_products)):
         best = plain
     for names in _noisiest_first(static, noise)[:MOST_KINDS]:
         roots = [r for r in best.sites.may_be_dynamic if r.name in names]
@@ -106,15 +107,6 @@ def _with_float_products(sites: Sites) -> Sites:
 
 def _products(sites: Sites) -> list[fx.Node]:
     return [r for r, rule in sites.rules.items() if is_operator(rule.operator, "matmul", "bmm")]
-
-
-def _possible_gain(static: _Trial, noise: Noises, of_weights: float) -> float:
-    """The gain in dB if linear layers and products added no noise by rounding their inputs."""
-    sites = static.emission.sites
-    roots = {*sites.may_be_dynamic, *_products(sites)}
-    avoided = sum(noise[v] for v in {v for r in roots for v in sites.rules[r].activations()})
-    total = noise.total() + of_weights
-    return -10 * math.log10(max(1 - avoided / total, 1e-9)) if total else 0.0
 
 
 def _noisiest_first(static: _Trial, noise: Noises) -> list[set[str]]:

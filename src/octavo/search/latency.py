@@ -26,7 +26,7 @@ from ..sites.sites import Sites
 
 Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
-ROUNDS, SECONDS = 30, 0.5  # at least so many, and for so long
+ROUNDS, SECONDS = 10, 0.8  # of timing: at least so many, and for so long
 PROFILED_CALLS = 20
 REPEATS = 2  # of compiling for a comparison
 WORTH_IT = 0.98  # largest share of the time left: a smaller gain is noise

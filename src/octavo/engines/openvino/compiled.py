@@ -86,6 +86,13 @@ class CompiledModel(EngineModel):
             self.by_shape.clear()
         self.local = threading.local()
 
+    def in_bfloat16(self) -> CompiledModel:
+        """See `EngineModel.in_bfloat16`."""
+        if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EngineError("this CPU does not compute in bfloat16")
+        settings = self.settings | {"INFERENCE_PRECISION_HINT": "bf16"}
+        return CompiledModel(self.model, self.signature, settings, self.guards)
+
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One inference; the results share no memory with the model."""
         refuse_after_fork(self.process, "OpenVINO")
