@@ -17,9 +17,8 @@ from .graph.tensors import constant
 from .metrics import FloatReference
 from .search.sensitivity import site_sensitivity
 
-SAMPLES = 4  # that noise is measured on: a training step's memory and some passes
-PROBES = 2  # of the estimate of each site's share, at least
-MOST_PROBES = 16
+SAMPLES, FEWEST = 4, 2  # that noise is measured on: a training step's memory and some passes
+PROBES, MOST_PROBES = 2, 8  # of the estimate of each site's share
 WORK = 4e10  # multiply-adds that the estimate may take: with more probes, it is less rough
 BINS = 48  # of a histogram
 MOST_CHANNELS = 256  # of which the largest weight is kept
@@ -55,12 +54,13 @@ class Details:
 
 def find_details(emission: Emission, samples: Samples, ranges: Ranges) -> Details:
     """Measure on a few samples, and condense what calibration has observed."""
-    few = samples.subset(SAMPLES)
+    macs = sum(ranges.macs.values())
+    few = samples.subset(SAMPLES if SAMPLES * macs <= WORK else FEWEST)
     reference = FloatReference(emission.sites.graph.module, few.measuring)
     local = reference.local(emission.module, emission.values, emission.integers)
     return Details(
         {node: noise.sqnr for node, noise in local.items() if noise.signal > 0},
-        _shares(emission, few.tuning, sum(ranges.macs.values())),
+        _shares(emission, few.tuning, macs),
         {root: _spread(emission, ranges, root) for root in emission.sites},
     )
 

@@ -30,7 +30,7 @@ from torch import nn
 from .calibrate.compiled import Calibration
 from .calibrate.data import calls
 from .calibrate.mistakes import check_model, explain_call
-from .calibrate.ranges import Ranges
+from .calibrate.ranges import Ranges, multiply_adds_of
 from .calibrate.samples import Samples, keep_samples
 from .capture.export import capture
 from .capture.float_graph import FloatGraph
@@ -220,14 +220,15 @@ def prepare(
         divided=config.search_seconds > 0,
     )
     steps: tuple[Step, ...] = ()
+    macs = multiply_adds_of(sites, samples.subset(1).measuring[0])
     if config.activations == "auto":
         assert graph.signature is not None  # captured by torch.export
         compile = partial(compile_graph, signature=graph.signature)
-        sites, steps = choose_activations(sites, samples, compile)
+        sites, steps = choose_activations(sites, samples, compile, macs)
         sites, tried = choose_integer_layers(sites, samples, compile)
         steps = (*steps, *tried)
     if any(s.equalize for s in sites.settings.values()):
-        sites, tried = equalize_if_better(sites, samples)
+        sites, tried = equalize_if_better(sites, samples, sum(macs.values()))
         steps = (*steps, *tried)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)
 

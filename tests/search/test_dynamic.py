@@ -75,3 +75,18 @@ def test_small_networks_and_convolutional_ones_are_not_tried(ratio, net, data):
     found, steps = activations(net, data)
     assert set(found.values()) == {"static"}
     assert steps == [] and ratio["asked"] == 0
+
+
+def test_what_several_kinds_could_gain_together():
+    """Half of the noise and another quarter of it: a quarter is left, which is 6 dB less."""
+    assert dynamic._possible(20.0, [20 + 3.0103, 20 + 1.2494]) == pytest.approx(6.02, abs=0.01)
+    assert dynamic._possible(20.0, [18.0, 20.0]) == 0.0  # nothing gained
+    assert dynamic._possible(20.0, [30.0, 30.0]) == float("inf")
+
+
+def test_nothing_is_raced_where_even_all_dynamic_gains_nothing(ratio, monkeypatch):
+    monkeypatch.setattr(dynamic, "ENOUGH", 90.0)
+    net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256))
+    found, (step,) = activations(net, [torch.randn(8, 16, 256).clamp(-1, 1) for _ in range(3)])
+    assert set(found.values()) == {"static"} and not step.kept
+    assert step.after < step.before + dynamic.LEAST_GAIN and ratio["asked"] == 0

@@ -1,3 +1,4 @@
+import time
 from functools import partial
 
 import pytest
@@ -173,14 +174,18 @@ def test_without_a_profile_all_without_weights_is_tried(monkeypatch):
     assert rows(q)["conv2d"][0] == "int8"
 
 
-def test_both_are_called_equally_often():
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.01, 20, 90), (0.03, 6, 12)])
+def test_both_are_called_equally_often_and_fewer_times_where_one_is_much_slower(
+    seconds, least, most
+):
     counts = [0, 0]
 
-    def call(i):
+    def call(i, seconds):
         counts[i] += 1
+        time.sleep(seconds)
 
-    assert latency.time_ratio(lambda: call(0), lambda: call(1)) > 0
-    assert counts[0] == counts[1] >= 10
+    assert latency.time_ratio(lambda: call(0, seconds), lambda: call(1, 0.01)) > 0
+    assert counts[0] == counts[1] and least <= counts[0] <= most
 
 
 def test_an_unknown_aim_is_refused():
@@ -188,8 +193,9 @@ def test_an_unknown_aim_is_refused():
         Config(optimize="speed")
 
 
-def test_a_ratio_is_measured_once():
+def test_a_ratio_is_measured_once(monkeypatch):
     calls = []
+    monkeypatch.setattr(latency, "time_ratio", lambda a, b: 1.01)
 
     def compile(module):
         calls.append(module)
@@ -203,6 +209,21 @@ def test_a_ratio_is_measured_once():
     assert again.ratio(graphs[0]) == first and len(calls) == 2 * latency.REPEATS
     with pytest.raises(AttributeError):
         race.ratio(None)
+
+
+def test_a_clear_ratio_is_measured_with_one_compilation(monkeypatch):
+    calls = []
+
+    def compile(module):
+        calls.append(module)
+        return type("Compiled", (), {"run": lambda self, inputs: None})()
+
+    monkeypatch.setattr(latency, "_RATIOS", {})
+    monkeypatch.setattr(latency, "time_ratio", lambda a, b: 1.5)
+    graphs = [octavo.quantize(nn.Linear(8, n), torch.rand(4, 8)).graph_module for n in (2, 3)]
+    race = latency.Race(graphs[1], compile, [torch.rand(4, 8)])
+    assert race.ratio(graphs[0]) == 1.5
+    assert [m is graphs[0] for m in calls].count(True) == 1
 
 
 class Timed:

@@ -172,6 +172,13 @@ class Ranges:
             yield from self._sources(source)
 
 
+def multiply_adds_of(sites: Sites, inputs: Sequence[Any]) -> dict[fx.Node, int]:
+    """Multiply-adds per sample of each node of the float graph, by running it on a call."""
+    ranges = Ranges(sites, watches={})
+    ranges.observe(inputs)
+    return ranges.macs
+
+
 def samples_of(inputs: Sequence[Any]) -> int:
     """How many samples the flat inputs of a call are: the size of the first one."""
     first = inputs[0] if inputs else None

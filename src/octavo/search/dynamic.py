@@ -1,22 +1,22 @@
 """Static or dynamic: how the inputs of a network's linear layers are rounded, by trials.
 
 Dynamic activations need no range from calibration, and fit every token's own; they cost the time
-to find it. So in a network that is mostly linear layers, kinds of layers are tried in turn, first
-those whose inputs lose most by static rounding: they become dynamic where that is more accurate,
-and the network nearly as fast on this machine.
+to find it. So in a network that is mostly linear layers, each kind of layer is tried alone, and
+those that gain most are made dynamic first: they stay so where the network is more accurate, and
+nearly as fast on this machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 
-from torch import Tensor, fx
+from torch import fx
 
-from ..calibrate.ranges import Ranges
 from ..calibrate.samples import Samples
 from ..convert import Emission
 from ..graph.operators import is_operator
@@ -26,9 +26,7 @@ from ..sites.sites import Sites
 from ..tune.equalize import equalize
 from ..tune.tune import convert_with_few
 from .latency import Compile, Race
-from .sensitivity import rounding_noise
 
-Noises = Counter[fx.Node]  # at the output, by the rounding of each value
 TRIAL_SAMPLES = 4  # to observe, and as many to measure on
 ENOUGH = 30.0  # dB of the output with static activations, or `Config.target_sqnr` if that is more
 LEAST_GAIN = 1.0  # dB at the output
@@ -49,54 +47,54 @@ class _Trial:
 
 
 def choose_activations(
-    sites: Sites, samples: Samples, compile: Compile
+    sites: Sites, samples: Samples, compile: Compile, macs: Mapping[fx.Node, int]
 ) -> tuple[Sites, tuple[Step, ...]]:
     """The sites, or those with dynamic linear layers where these are better.
 
     Products of two activations are tried in float as well. Without OpenVINO nothing is timed, and
-    all stays static.
+    all stays static. macs: multiply-adds of each node, a sample.
     """
-    few = samples.subset(TRIAL_SAMPLES)
-    if find_spec("openvino") is None or not _is_mostly_linear(sites, few.tuning[0]):
+    if find_spec("openvino") is None or not _is_mostly_linear(sites, macs):
         return sites, ()
+    few = samples.subset(TRIAL_SAMPLES)
     reference = FloatReference(sites.graph.module, few.measuring)
     try_out = partial(_tried, samples=few, reference=reference)
     inputs = samples.subset(1).measuring[0]
     static = best = try_out(sites)
     if static.sqnr >= max(ENOUGH, sites.config.target_sqnr):
         return sites, ()
-    float_products = _with_float_products(sites)
     every = dict.fromkeys(sites.may_be_dynamic, "dynamic")
-    highest = try_out(float_products.with_activations(every)).sqnr
+    highest = try_out(_with_float_products(sites).with_activations(every)).sqnr
     if highest < static.sqnr + LEAST_GAIN:
         return sites, (Step("dynamic linear layers", static.sqnr, highest, False),)
+    kinds = _kinds(sites, macs)[:MOST_KINDS]
+    changes = [_with_float_products, *(partial(_with_dynamic, names=names) for names in kinds)]
+    alone = [try_out(change(sites)).sqnr for change in changes]  # the graphs would take memory
     race = Race(static.emission.module, compile, inputs)
-    noise, _, _ = rounding_noise(static.emission, few.tuning)
-
-    def is_better(trial: _Trial) -> bool:
-        if trial.sqnr < best.sqnr:
-            return False
-        return race.ratio(trial.emission.module) <= MOST_TIME
-
-    if is_better(plain := try_out(float_products)):
-        best = plain
-    for names in _noisiest_first(static, noise)[:MOST_KINDS]:
-        roots = [r for r in best.sites.may_be_dynamic if r.name in names]
-        trial = try_out(best.sites.with_activations(dict.fromkeys(roots, "dynamic")))
-        highest = max(highest, trial.sqnr)
-        best = trial if is_better(trial) else best
+    left = sorted(range(len(changes)), key=alone.__getitem__)
+    while left and _possible(static.sqnr, [best.sqnr, *(alone[i] for i in left)]) >= LEAST_GAIN:
+        trial = try_out(changes[left.pop()](best.sites))
+        if trial.sqnr >= best.sqnr and race.ratio(trial.emission.module) <= MOST_TIME:
+            best = trial
     kept = best.sqnr >= static.sqnr + LEAST_GAIN
     step = Step("dynamic linear layers", static.sqnr, best.sqnr if kept else highest, kept)
     return (best.sites if kept else sites), (step,)
 
 
-def _is_mostly_linear(sites: Sites, inputs: Sequence[Tensor]) -> bool:
+def _possible(static: float, others: Sequence[float]) -> float:
+    """The gain in dB over static if all that took away noise are combined, from the SQNR of each.
+
+    Noises of different layers are independent, so their energies add up.
+    """
+    left = 1 - sum(max(1 - 10 ** ((static - sqnr) / 10), 0.0) for sqnr in others)
+    return -10 * math.log10(left) if left > 0 else math.inf
+
+
+def _is_mostly_linear(sites: Sites, macs: Mapping[fx.Node, int]) -> bool:
     """Whether layers that may be dynamic do most of the work, and there is much of it."""
-    ranges = Ranges(sites, watches={})
-    ranges.observe(inputs)
-    total = sum(ranges.macs.values())
+    total = sum(macs.values())
     linear = [n for root in sites.may_be_dynamic for n in sites.rules[root].nodes]
-    share = sum(ranges.macs.get(n, 0) for n in linear)
+    share = sum(macs.get(n, 0) for n in linear)
     return total >= LEAST_WORK and share >= LEAST_SHARE * total
 
 
@@ -109,24 +107,27 @@ def _products(sites: Sites) -> list[fx.Node]:
     return [r for r, rule in sites.rules.items() if is_operator(rule.operator, "matmul", "bmm")]
 
 
-def _noisiest_first(static: _Trial, noise: Noises) -> list[set[str]]:
-    """The layers that may be dynamic, by name, those of one kind together.
+def _with_dynamic(sites: Sites, names: Collection[str]) -> Sites:
+    """The sites, with dynamic activations in those of these names."""
+    return sites.with_activations({r: "dynamic" for r in sites.may_be_dynamic if r.name in names})
 
-    Of one kind are layers with weights of one shape whose inputs are read by as many others. First
-    come those whose inputs, rounded to static ranges, make the most noise.
+
+def _kinds(sites: Sites, macs: Mapping[fx.Node, int]) -> list[set[str]]:
+    """The layers that may be dynamic, by name, those of one kind together; most work first.
+
+    Of one kind are layers with weights of one shape whose inputs are read by as many others.
     """
-    sites = static.emission.sites
     readers = Counter(v for r in sites.may_be_dynamic for v in sites.rules[r].activations())
     kinds: dict[tuple[str, int], set[str]] = {}
-    total: Counter[tuple[str, int]] = Counter()
+    work: Counter[tuple[str, int]] = Counter()
     for root in sites.may_be_dynamic:
         rule = sites.rules[root]
         (value,) = rule.activations()
         shapes = [tuple(constant(sites.graph.module, w).shape) for w in rule.weights()]
         kind = (str(shapes), readers[value])
         kinds.setdefault(kind, set()).add(root.name)
-        total[kind] += noise[value] / readers[value]  # type: ignore[assignment]
-    return [kinds[kind] for kind, _ in total.most_common()]
+        work[kind] += sum(macs.get(n, 0) for n in rule.nodes)
+    return [kinds[kind] for kind, _ in work.most_common()]
 
 
 def _tried(sites: Sites, samples: Samples, reference: FloatReference) -> _Trial:

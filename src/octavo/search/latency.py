@@ -27,6 +27,7 @@ from ..sites.sites import Sites
 Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
 ROUNDS, SECONDS = 10, 0.8  # of timing: at least so many, and for so long
+FEW_ROUNDS, FEW_SECONDS, CLEAR = 3, 0.2, 1.12  # enough for a ratio so far from 1
 PROFILED_CALLS = 20
 REPEATS = 2  # of compiling for a comparison
 WORTH_IT = 0.98  # largest share of the time left: a smaller gain is noise
@@ -173,15 +174,24 @@ def _quantized(emission: Emission, root: fx.Node) -> Iterator[str]:
 def time_ratio(a: Call, b: Call) -> float:
     """The least time of `a` over that of `b`, called in turns."""
     least = [math.inf] * 2
-    rounds, until = 0, time.perf_counter() + SECONDS
-    while rounds < ROUNDS or time.perf_counter() < until:
+    rounds, start = 0, time.perf_counter()
+    while True:
         rounds += 1
         for i, call in enumerate((a, b)):
             call()  # warms the caches, which hold the other's data
-            start = time.perf_counter()
+            before = time.perf_counter()
             call()
-            least[i] = min(least[i], time.perf_counter() - start)
-    return least[0] / least[1]
+            least[i] = min(least[i], time.perf_counter() - before)
+        ratio, seconds = least[0] / least[1], time.perf_counter() - start
+        if rounds >= ROUNDS and seconds >= SECONDS:
+            return ratio
+        if rounds >= FEW_ROUNDS and seconds >= FEW_SECONDS and _is_clear(ratio):
+            return ratio
+
+
+def _is_clear(ratio: float) -> bool:
+    """Whether a time ratio is so far from 1 that noise cannot be the cause."""
+    return not 1 / CLEAR < ratio < CLEAR
 
 
 def seconds_in_turns(calls: Sequence[Call], rounds: int) -> list[list[float]]:
@@ -205,23 +215,27 @@ _RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same
 
 
 class Race:
-    """Graphs beside one, each compiled twice: where memory lies takes some percent."""
+    """Graphs beside one; compiled twice if it is close: where memory lies takes some percent."""
 
     def __init__(self, base: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]) -> None:
         self.base, self.compile, self.inputs = base, compile, inputs
 
     @cached_property
     def _runs_of_base(self) -> list[Call]:
-        return self._runs(self.base)
+        return [self._run(self.base) for _ in range(REPEATS)]
 
-    def _runs(self, module: fx.GraphModule) -> list[Call]:
-        return [partial(self.compile(module).run, self.inputs) for _ in range(REPEATS)]
+    def _run(self, module: fx.GraphModule) -> Call:
+        return partial(self.compile(module).run, self.inputs)
 
     def ratio(self, module: fx.GraphModule) -> float:
         """The time of `module` over that of the first, measured once for graphs of their shapes."""
         shapes = [str(tuple(t.shape)) for t in self.inputs]
         key = (graph_text(module.graph), graph_text(self.base.graph), *shapes)
         if key not in _RATIOS:
-            pairs = zip(self._runs(module), self._runs_of_base, strict=True)
-            _RATIOS[key] = statistics.mean(time_ratio(a, b) for a, b in pairs)
+            ratios: list[float] = []
+            for base in self._runs_of_base:
+                ratios.append(time_ratio(self._run(module), base))
+                if _is_clear(ratios[-1]):
+                    break
+            _RATIOS[key] = statistics.mean(ratios)
         return _RATIOS[key]

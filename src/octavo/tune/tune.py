@@ -24,7 +24,9 @@ METHODS: dict[str, tuple[str, Method]] = {
 }
 # In dB, on the measuring samples: equalized ranges are tighter, and fit unusual inputs less well.
 EQUALIZED_GAINS = 0.5
-TRIAL_SAMPLES = 8  # to tune on, and as many to measure on, in that trial
+# Samples to tune on, and as many to measure on, in that trial: fewer of a large network, with many
+# positions each, whose multiply-adds for all of them are beyond this.
+TRIAL_SAMPLES, FEWEST_SAMPLES, TRIAL_WORK = 8, 4, 3e10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +87,18 @@ def tuned_by(emission: Emission, names: Sequence[str], samples: Samples) -> Emis
     return tune_layers(emission, samples.tuning, *(METHODS[m][1] for m in names))
 
 
-def equalize_if_better(sites: Sites, samples: Samples) -> tuple[Sites, tuple[Step, ...]]:
+def equalize_if_better(
+    sites: Sites, samples: Samples, macs: int = 0
+) -> tuple[Sites, tuple[Step, ...]]:
     """The sites, or those of the graph equalized if a trial shows a gain.
 
-    Both are calibrated, corrected and measured on the same few samples.
+    Both are calibrated, corrected and measured on the same few samples. macs: multiply-adds of one.
     """
     graph = equalize(sites, samples.tuning)
     if graph is None:
         return sites, ()
-    few = samples.subset(TRIAL_SAMPLES)
+    most = TRIAL_WORK // max(macs, 1)
+    few = samples.subset(int(min(max(most, FEWEST_SAMPLES), TRIAL_SAMPLES)))
     reference = FloatReference(sites.graph.module, few.measuring)
     equalized = sites.on(graph)
     before, after = (_trial(form, few, reference) for form in (sites, equalized))
