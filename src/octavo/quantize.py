@@ -225,7 +225,7 @@ def prepare(
         assert graph.signature is not None  # captured by torch.export
         compile = partial(compile_graph, signature=graph.signature)
         sites, steps = choose_activations(sites, samples, compile, macs)
-        sites, tried = choose_integer_layers(sites, samples, compile)
+        sites, tried = choose_integer_layers(sites, samples, compile, macs)
         steps = (*steps, *tried)
     if any(s.equalize for s in sites.settings.values()):
         sites, tried = equalize_if_better(sites, samples, sum(macs.values()))

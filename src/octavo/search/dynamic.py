@@ -8,24 +8,26 @@ nearly as fast on this machine.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 
 from torch import fx
 
 from ..calibrate.samples import Samples
-from ..convert import Emission
+from ..convert import QuantizedWeights, convert
 from ..graph.operators import is_operator
 from ..graph.tensors import constant
 from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
 from ..tune.equalize import equalize
-from ..tune.tune import convert_with_few
+from ..tune.tune import extremes_of
 from .latency import Compile, Race
+
+Change = Callable[[Sites], Sites]
 
 TRIAL_SAMPLES = 4  # to observe, and as many to measure on
 ENOUGH = 30.0  # dB of the output with static activations, or `Config.target_sqnr` if that is more
@@ -37,13 +39,31 @@ MOST_KINDS = 6  # of layers that are tried
 IN_FLOAT = "more accurate in float, and no slower"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trial:
-    """Sites, what they became with ranges of few samples, and the SQNR of the output in dB."""
+class _Trials:
+    """A network with static activations and what becomes of it by changes, all calibrated alike.
 
-    sites: Sites
-    emission: Emission
-    sqnr: float
+    It is equalized for static activations, which dynamic ones do not mind.
+    """
+
+    def __init__(self, sites: Sites, samples: Samples) -> None:
+        equalizes = any(s.equalize for s in sites.settings.values())
+        graph = equalize(sites, samples.tuning) if equalizes else None
+        self.sites = sites if graph is None else sites.on(graph)
+        self.reference = FloatReference(sites.graph.module, samples.measuring)
+        self.ranges = extremes_of(self.sites, samples)
+        self.weights = QuantizedWeights(self.sites.graph.module, sites.weight_spec)
+
+    def module(self, changes: Sequence[Change]) -> fx.GraphModule:
+        """The quantized graph with these changes."""
+        return convert(_changed(self.sites, changes), self.ranges, self.weights).module
+
+    def sqnr(self, changes: Sequence[Change]) -> float:
+        """Of its output, in dB."""
+        return self.reference.noise(self.module(changes)).sqnr
+
+
+def _changed(sites: Sites, changes: Sequence[Change]) -> Sites:
+    return functools.reduce(lambda changed, change: change(changed), changes, sites)
 
 
 def choose_activations(
@@ -56,29 +76,28 @@ def choose_activations(
     """
     if find_spec("openvino") is None or not _is_mostly_linear(sites, macs):
         return sites, ()
-    few = samples.subset(TRIAL_SAMPLES)
-    reference = FloatReference(sites.graph.module, few.measuring)
-    try_out = partial(_tried, samples=few, reference=reference)
-    inputs = samples.subset(1).measuring[0]
-    static = best = try_out(sites)
-    if static.sqnr >= max(ENOUGH, sites.config.target_sqnr):
+    trials = _Trials(sites, samples.subset(TRIAL_SAMPLES))
+    static = sqnr = trials.sqnr([])
+    if static >= max(ENOUGH, sites.config.target_sqnr):
         return sites, ()
-    every = dict.fromkeys(sites.may_be_dynamic, "dynamic")
-    highest = try_out(_with_float_products(sites).with_activations(every)).sqnr
-    if highest < static.sqnr + LEAST_GAIN:
-        return sites, (Step("dynamic linear layers", static.sqnr, highest, False),)
+    highest = trials.sqnr([_with_float_products, _with_all_dynamic])
+    if highest < static + LEAST_GAIN:
+        return sites, (Step("dynamic linear layers", static, highest, False),)
     kinds = _kinds(sites, macs)[:MOST_KINDS]
-    changes = [_with_float_products, *(partial(_with_dynamic, names=names) for names in kinds)]
-    alone = [try_out(change(sites)).sqnr for change in changes]  # the graphs would take memory
-    race = Race(static.emission.module, compile, inputs)
-    left = sorted(range(len(changes)), key=alone.__getitem__)
-    while left and _possible(static.sqnr, [best.sqnr, *(alone[i] for i in left)]) >= LEAST_GAIN:
-        trial = try_out(changes[left.pop()](best.sites))
-        if trial.sqnr >= best.sqnr and race.ratio(trial.emission.module) <= MOST_TIME:
-            best = trial
-    kept = best.sqnr >= static.sqnr + LEAST_GAIN
-    step = Step("dynamic linear layers", static.sqnr, best.sqnr if kept else highest, kept)
-    return (best.sites if kept else sites), (step,)
+    changes: list[Change] = [_with_float_products]
+    changes += [partial(_with_dynamic, names=names) for names in kinds]
+    alone = {change: trials.sqnr([change]) for change in changes}
+    left = sorted(changes, key=alone.__getitem__)
+    race = Race(trials.module([]), compile, samples.subset(1).measuring[0])
+    kept: list[Change] = []
+    while left and _possible(static, [sqnr, *(alone[c] for c in left)]) >= LEAST_GAIN:
+        tried = [*kept, left.pop()]
+        found = trials.sqnr(tried) if kept else alone[tried[0]]
+        if found >= sqnr and race.ratio(trials.module(tried)) <= MOST_TIME:
+            kept, sqnr = tried, found
+    if sqnr < static + LEAST_GAIN:
+        return sites, (Step("dynamic linear layers", static, highest, False),)
+    return _changed(sites, kept), (Step("dynamic linear layers", static, sqnr, True),)
 
 
 def _possible(static: float, others: Sequence[float]) -> float:
@@ -107,6 +126,11 @@ def _products(sites: Sites) -> list[fx.Node]:
     return [r for r, rule in sites.rules.items() if is_operator(rule.operator, "matmul", "bmm")]
 
 
+def _with_all_dynamic(sites: Sites) -> Sites:
+    """The sites, with dynamic activations wherever they may be."""
+    return sites.with_activations(dict.fromkeys(sites.may_be_dynamic, "dynamic"))
+
+
 def _with_dynamic(sites: Sites, names: Collection[str]) -> Sites:
     """The sites, with dynamic activations in those of these names."""
     return sites.with_activations({r: "dynamic" for r in sites.may_be_dynamic if r.name in names})
@@ -128,12 +152,3 @@ def _kinds(sites: Sites, macs: Mapping[fx.Node, int]) -> list[set[str]]:
         kinds.setdefault(kind, set()).add(root.name)
         work[kind] += sum(macs.get(n, 0) for n in rule.nodes)
     return [kinds[kind] for kind, _ in work.most_common()]
-
-
-def _tried(sites: Sites, samples: Samples, reference: FloatReference) -> _Trial:
-    """The sites, equalized for those that are static."""
-    equalizes = any(s.equalize for s in sites.settings.values())
-    graph = equalize(sites, samples.tuning) if equalizes else None
-    form = sites if graph is None else sites.on(graph)
-    emission = convert_with_few(form, samples)
-    return _Trial(sites, emission, reference.noise(emission.module).sqnr)

@@ -26,7 +26,7 @@ from ..sites.sites import Sites
 
 Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
-ROUNDS, SECONDS = 10, 0.8  # of timing: at least so many, and for so long
+ROUNDS, SECONDS = 6, 0.8  # of timing: at least so many, and for so long
 FEW_ROUNDS, FEW_SECONDS, CLEAR = 3, 0.2, 1.12  # enough for a ratio so far from 1
 PROFILED_CALLS = 20
 REPEATS = 2  # of compiling for a comparison

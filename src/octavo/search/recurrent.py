@@ -6,12 +6,11 @@ before, in others nothing is left of it. So each layer is measured, on the sampl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from torch import fx
 
-from ..calibrate.ranges import Ranges
 from ..calibrate.samples import Samples
 from ..metrics import FloatReference, Step
 from ..sites.sites import Sites
@@ -26,15 +25,17 @@ LEAST_WORK = 1e6  # multiply-adds a sample, of the layers: less is too little to
 
 
 def choose_integer_layers(
-    sites: Sites, samples: Samples, compile: Compile
+    sites: Sites, samples: Samples, compile: Compile, macs: Mapping[fx.Node, int]
 ) -> tuple[Sites, tuple[Step, ...]]:
     """The sites, or those with recurrent layers that multiply integers.
 
     All such layers are tried together; where they add too much noise, one after the other, those
     with the most multiply-adds first. Without OpenVINO nothing is timed, and all stay float.
+    macs: multiply-adds of each node, a sample.
     """
     few = samples.subset(TRIAL_SAMPLES)
-    work = _work(sites, few)
+    layers = sorted(sites.may_be_integer_layers, key=lambda root: -macs.get(root, 0))
+    work = {root: macs.get(root, 0) for root in layers}
     if find_spec("openvino") is None or sum(work.values()) < LEAST_WORK:
         return sites, ()
     reference = FloatReference(sites.graph.module, few.measuring)
@@ -63,19 +64,6 @@ def choose_integer_layers(
 def _all_float_but(sites: Sites, layers: Iterable[fx.Node]) -> Sites:
     """For the noise of these layers alone, which that of the others would hide."""
     return sites.with_float({root: "for a trial" for root in sites if root not in set(layers)})
-
-
-def _work(sites: Sites, few: Samples) -> dict[fx.Node, int]:
-    """The layers that may multiply integers, with their multiply-adds, most first."""
-    layers = sites.may_be_integer_layers
-    if not layers:
-        return {}
-    ranges = Ranges(sites, watches={})
-    ranges.observe(few.tuning[0])
-    return {
-        root: ranges.macs.get(root, 0)
-        for root in sorted(layers, key=lambda r: -ranges.macs.get(r, 0))
-    }
 
 
 def _groups(layers: Iterable[fx.Node]) -> list[list[fx.Node]]:

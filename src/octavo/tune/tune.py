@@ -114,8 +114,14 @@ def _trial(sites: Sites, samples: Samples, reference: FloatReference) -> Noise:
 
 
 def convert_with_few(sites: Sites, samples: Samples) -> Emission:
-    """For a trial: with the extremes of a few samples, which are better than their histograms."""
+    """For a trial: calibrated with the samples to tune on alone."""
+    ranges = extremes_of(sites, samples)
+    return convert(sites, ranges, QuantizedWeights(sites.graph.module, sites.weight_spec))
+
+
+def extremes_of(sites: Sites, samples: Samples) -> Ranges:
+    """The extremes over the samples to tune on: of so few, better than what histograms leave."""
     ranges = Ranges(sites, observer="minmax")
     for inputs in samples.tuning:
         ranges.observe(inputs)
-    return convert(sites, ranges, QuantizedWeights(sites.graph.module, sites.weight_spec))
+    return ranges
