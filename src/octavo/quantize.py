@@ -57,6 +57,7 @@ from .search.latency import choose_for_latency
 from .search.recurrent import choose_integer_layers
 from .search.refine import refined, with_ranges_of
 from .sites.sites import Sites, match
+from .threads import fitting_threads
 from .tune.tune import Tuned, equalize_if_better, tune
 
 
@@ -169,13 +170,14 @@ def quantize(
         shown = tracked(batches, "calibrating", number_of_calls(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 
-    with working("capturing, and trying settings", progress):
+    with fitting_threads(), working("capturing, and trying settings", progress):
         prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
     every = itertools.chain(prepared.taken, batches)
     number = number_of_calls(data)
-    ranges = observe(prepared, tracked(every, "calibrating", number, progress), number)
+    with fitting_threads():
+        ranges = observe(prepared, tracked(every, "calibrating", number, progress), number)
     shows_itself = config.search_seconds > 0  # what it tries
-    with working("choosing, emitting and tuning", progress and not shows_itself):
+    with fitting_threads(), working("choosing, emitting and tuning", progress and not shows_itself):
         return finish(prepared, ranges, evaluate, max_drop, progress)  # and search, report
 
 
@@ -266,7 +268,13 @@ def finish(
         search = Search(attempt, convert_sites, compile, samples, in_time)
         recipe, first = search.best(sites, progress)
     goals = goals_of(config, evaluate, max_drop, compile, graph.module)
-    fallback = Fallback(partial(attempt, recipe=recipe), samples, ranges.macs)
+    untuned = FloatReference(graph.module, samples.measuring)
+    fallback = Fallback(
+        partial(attempt, recipe=recipe),
+        samples,
+        ranges.macs,
+        lambda sites: untuned.noise(convert_sites(sites).module).ratio,
+    )
     tuned = fallback.reach(sites, goals, first)
     steps = prepared.steps + tuned.steps
     details = find_details(tuned.emission, samples, ranges)

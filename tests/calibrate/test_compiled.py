@@ -110,6 +110,33 @@ def test_compiled_once_that_pays_and_the_ranges_are_nearly_the_same(sites, monke
         assert found.range() == pytest.approx(observer.range(), rel=1e-4, abs=1e-5)
 
 
+class Joined(nn.Module):
+    """An input, of which it is not known what counts places, and joined values of which it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        y = self.stem(x)
+        return self.mix(torch.cat([y, y.sigmoid()], 1).relu())
+
+
+def test_samples_of_all_values_agree_with_pytorch(monkeypatch):
+    monkeypatch.setattr(Histogram, "counted", classmethod(lambda cls, samples: 100))
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 12, 20)
+    sites = match(run_passes(capture(Joined().eval(), (x,), {})), config=Config())
+    truth = Truth(Ranges(sites), samples=4)
+    truth.ranges.observe([x], truth.see)
+    steps = {node.name: tuple(s) for node, s in truth.steps.items()}
+    assert steps["relu"][:2] == (1, 1) and min(steps["relu"][2:]) > 1
+    assert len(steps["x"]) == 1 and steps["x"][0] > 10
+    for node in truth.steps:
+        assert truth.values[node][2].numel() < 100 * 16
+    assert compiled(truth, [x], compile_for(sites)) is not None
+
+
 @pytest.mark.parametrize(
     ("calls", "worth", "first"), [(None, 2, 1), (None, 3, 2), (5, 4, 0), (5, 5, None), (41, 40, 0)]
 )

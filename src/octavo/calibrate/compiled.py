@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from ..graph.builder import NodeBuilder
 from ..graph.compare import difference
 from ..graph.operators import operator_of
-from .observers import Histogram, Observer
+from .observers import Histogram, Observer, even_step
 from .ranges import Ranges, samples_of
 
 aten = torch.ops.aten
@@ -38,7 +38,7 @@ FARTHEST = 64  # operators looked back for the one that says where channels are
 
 Compile = Callable[[fx.GraphModule], Any]
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-Steps = Sequence[int]  # of each dimension, every how many places a value is sampled
+Steps = Sequence[int]  # of each dimension, every how many places a value is sampled; one: of all
 Shapes = tuple[torch.Size, ...]
 
 
@@ -190,9 +190,15 @@ def _reduced(
 
 
 def _steps(node: fx.Node, value: Tensor, counted: int) -> Steps:
-    """Steps that leave about as many values as are counted, and skip no channel."""
+    """Steps that leave about as many values as are counted, and skip no channel.
+
+    Where it is not known what counts places, a step through all values, which takes a copy in
+    PyTorch's order.
+    """
     steps, left = [1] * value.dim(), value.numel() / counted
     dims = _places(node, value.dim())
+    if not dims:
+        return (even_step(value.numel(), counted),)
     for i, dim in enumerate(dims):
         if left > 1:
             wanted = round(left ** (1 / (len(dims) - i)))
@@ -210,25 +216,35 @@ def _places(node: fx.Node, rank: int) -> list[int]:
         if name in CHANNELS_LAST:
             return list(range(1, rank - 1))
         value = node.meta.get("val")
-        same = [n for n in node.all_input_nodes if _alike(n.meta.get("val"), value)]
+        same = [n for n in node.all_input_nodes if _alike(n.meta.get("val"), value, name)]
         if not same:
             break
         node = same[0]
     return []
 
 
-def _alike(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and str(a.shape) == str(b.shape)
+def _alike(a: Any, b: Any, name: str) -> bool:
+    """Whether an input has the dimensions of the output of this operator."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return False
+    return str(a.shape) == str(b.shape) or (name == "cat" and a.dim() == b.dim())
+
+
+def _is_flat(steps: Steps) -> bool:
+    return len(steps) == 1 and steps[0] > 1
 
 
 def _sampled(value: Tensor, steps: Steps) -> list[Tensor]:
     """The middle one of as many values as a step skips: edges, with padding, count no more."""
     if not steps:
         return []
+    value = value.reshape(-1) if _is_flat(steps) else value
     return [value[tuple(slice(step // 2, None, step) for step in steps)]]
 
 
 def _sample_nodes(build: NodeBuilder, value: fx.Node, steps: Steps) -> fx.Node:
+    if _is_flat(steps):
+        value = build(aten.reshape.default, value, [-1])
     for dim, step in enumerate(steps):
         if step > 1:
             value = build(aten.slice.Tensor, value, dim, step // 2, 2**63 - 1, step)

@@ -142,7 +142,7 @@ class Histogram(Observer):
     def sampled(self, value: Tensor, samples: int) -> Tensor:
         """Evenly spaced values."""
         flat = value.reshape(-1)
-        return flat[:: _step(len(flat), self.counted(samples))]
+        return flat[:: even_step(len(flat), self.counted(samples))]
 
     def update(self, value: Tensor, low: float, high: float) -> None:
         """Count the values into bins, widened first where they do not fit."""
@@ -194,7 +194,7 @@ class Histogram(Observer):
         return edges.clamp(0, 2 * self.half).long()
 
 
-def _step(size: int, counted: int) -> int:
+def even_step(size: int, counted: int) -> int:
     """The step that leaves about `counted` of `size` values, of all columns and channels alike.
 
     So it divides no side of the tensor: it has no divisor in common with their product.

@@ -125,18 +125,21 @@ class Fallback:
     """The search for sites to turn float.
 
     attempt: converts and tunes with given sites. macs: multiply-adds of each node.
+    untuned: the output's noise over the signal with given sites and nothing tuned, which is
+        measured several times as fast.
     """
 
     attempt: Callable[[Sites], Tuned]
     samples: Samples
     macs: Mapping[fx.Node, int]
+    untuned: Callable[[Sites], float] | None = None
 
     def reach(self, sites: Sites, goals: Sequence[Goal], first: Tuned | None = None) -> Tuned:
         """Convert and tune; where a goal is not met, turn float the fewest sites that meet it.
 
         Sites are ordered by the noise that each alone would add to the output, per multiply-add.
         How many of the first must be float is searched from the number that these estimates
-        predict; of these, as many as possible are turned int8 again.
+        predict, first without tuning; of these, as many as possible are turned int8 again.
         Warns (CollapseWarning) if the SQNR was below `min_sqnr`.
 
         first: the result with these sites, if it is known already.
@@ -158,18 +161,22 @@ class Fallback:
         """The sites that must be float, besides those float for other reasons, and the result."""
         sites = result.emission.sites
 
+        def with_float(turned: Sequence[fx.Node]) -> Sites:
+            return sites.with_float(dict.fromkeys(turned, goal.reason))
+
         @functools.lru_cache(maxsize=4)  # a result holds the weights
         def tried(turned: tuple[fx.Node, ...]) -> Tuned:
-            return self.attempt(sites.with_float(dict.fromkeys(turned, goal.reason)))
+            return self.attempt(with_float(turned))
 
         noise = site_sensitivity(result.emission, self.samples.tuning, PROBES)
         order = most_sensitive_first(result.emission, noise, self.macs)
         estimate = Estimate.of(result, goal, noise)
-        count = fewest(
-            lambda count: goal.met(tried(tuple(order[:count]))),
-            len(order),
-            estimate.count(order) if estimate else None,
-        )
+        guess = estimate.count(order) if estimate else None
+        if estimate and self.untuned:
+            tuned_share = estimate.total / max(self.untuned(sites), 1e-30)
+            allowed, untuned = estimate.allowed / tuned_share, self.untuned
+            guess = fewest(lambda n: untuned(with_float(order[:n])) <= allowed, len(order), guess)
+        count = fewest(lambda n: goal.met(tried(tuple(order[:n]))), len(order), guess)
         turned = tuple(order[:count])
         best = tried(turned)
         back = [s for s in turned if not estimate or estimate.may_return(s, best)]
