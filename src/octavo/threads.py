@@ -7,13 +7,14 @@ another process has displaced is waited for by all, several milliseconds each ti
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Iterator
 
 import torch
 
-SIZE, CALLS, ROUNDS = 1 << 18, 40, 3  # numbers of a small operator, its calls, measurements
-SLOWER = 1.1  # of the time of one thread: with several it should be about half
+SIZE = 1 << 20  # numbers of the operator that is timed
+ALONE, TOGETHER = 21, 200  # its calls with one thread, and at most with several
 
 
 @contextlib.contextmanager
@@ -31,18 +32,23 @@ def fitting_threads() -> Iterator[None]:
 
 
 def _is_busy(threads: int) -> bool:
-    """Whether small operators take longer with several threads than with one."""
-    numbers, found = torch.ones(SIZE), dict[int, list[float]]({1: [], threads: []})
+    """Whether a small operator takes longer with several threads than with one, on average.
+
+    With several it should take a fraction; to wait for a displaced thread takes a hundred times as
+    long as to compute.
+    """
+    numbers = torch.ones(SIZE)
     try:
-        for _ in range(ROUNDS):
-            for count, seconds in found.items():
-                torch.set_num_threads(count)
-                torch.relu(numbers)
-                start = time.perf_counter()
-                for _ in range(CALLS):
-                    torch.relu(numbers)
-                seconds.append(time.perf_counter() - start)
+        torch.set_num_threads(1)
+        alone = statistics.median(_seconds(numbers) for _ in range(ALONE))
+        torch.set_num_threads(threads)
+        left = TOGETHER * alone
+        return any((left := left - _seconds(numbers)) < 0 for _ in range(TOGETHER))
     finally:
         torch.set_num_threads(threads)
-    one, several = (sorted(found[count])[ROUNDS // 2] for count in (1, threads))
-    return several > SLOWER * one
+
+
+def _seconds(numbers: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.relu(numbers)
+    return time.perf_counter() - start
