@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from torch import nn
 import octavo
 from networks import Outlier
 from octavo import CollapseWarning, Config
-from octavo.search.fallback import Estimate, Goal, fewest, goals_of
+from octavo.search.fallback import Estimate, Fallback, Goal, fewest, goals_of
 
 
 def collapsed(config):
@@ -101,6 +102,29 @@ def test_one_site_fewer_would_not_do():
         kept = [t for t in turned if t != again]
         fewer = octavo.quantize(net, x, config=Config(keep_float=kept))
         assert fewer.report().output_sqnr < target
+
+
+def test_looking_without_tuning_first_finds_the_same_sites(monkeypatch):
+    net, x = Deep(), torch.randn(64, 16)
+    target = octavo.quantize(net, x).report().output_sqnr + 4
+    reach, untuned = Fallback.reach, []
+
+    def counted(self, *args):
+        def noise(sites):
+            untuned.append(self.untuned(sites))
+            return untuned[-1]
+
+        return reach(dataclasses.replace(self, untuned=noise), *args)
+
+    def without(self, *args):
+        return reach(dataclasses.replace(self, untuned=None), *args)
+
+    rows = []
+    for form in (counted, without):
+        monkeypatch.setattr(Fallback, "reach", form)
+        report = octavo.quantize(net, x, target_sqnr=target).report()
+        rows.append([(r.site, r.reason) for r in report.rows])
+    assert rows[0] == rows[1] and len(untuned) >= 2
 
 
 def asked_for(answer, most, guess):
