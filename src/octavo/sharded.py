@@ -43,7 +43,8 @@ def quantize_sharded(
 
     Every rank calls it with the same model and settings, and gets the same int8 model. Observers of
     extremes and histograms merge exactly: the result is bit-identical to that of one process if
-    rank r of n has its batches r, r + n, r + 2 n and so on. All ranks capture and equalize with the
+    rank r of n has its batches r, r + n, r + 2 n and so on, and they are few: of many, one process
+    observes most in OpenVINO, the ranks all in PyTorch. All ranks capture and equalize with the
     first batches of every rank; rank 0 converts, tunes and evaluates.
 
         # torchrun --nproc-per-node 4 calibrate.py

@@ -211,7 +211,7 @@ def test_a_ratio_is_measured_once(monkeypatch):
         race.ratio(None)
 
 
-def test_a_clear_ratio_is_measured_with_one_compilation(monkeypatch):
+def test_what_is_much_slower_is_compiled_once(monkeypatch):
     calls = []
 
     def compile(module):

@@ -117,7 +117,7 @@ class Truth:
     def see(self, node: fx.Node, value: Tensor) -> None:
         """Take in the value of an observed node."""
         if not value.numel():
-            return  # which `outputs` lacks: then nothing is compiled
+            return  # nothing to compare: `agrees` fails, and nothing is compiled
         counts = isinstance(self.ranges.observers[node], Histogram)
         self.steps[node] = _steps(node, value, self.counted) if counts else ()
         self.values[node] = [*torch.aminmax(value), *_sampled(value, self.steps[node])]

@@ -124,7 +124,7 @@ class Histogram(Observer):
     yield the same histogram bit for bit.
     """
 
-    # Of a larger tensor about so many evenly spaced values are counted.
+    # About so many evenly spaced values are counted of each sample, and of a tensor at least.
     of_sample, of_tensor = 1 << 13, 1 << 16
     half = 2048  # bins on each side of 0
     finest = -100  # exponent of the narrowest bins; its inverse must be a float32

@@ -27,7 +27,7 @@ from ..sites.sites import Sites
 Call = Callable[[], Any]
 Compile = Callable[[fx.GraphModule], EngineModel]
 ROUNDS, SECONDS = 6, 0.8  # of timing: at least so many, and for so long
-FEW_ROUNDS, FEW_SECONDS, CLEAR = 3, 0.2, 1.12  # enough for a ratio so far from 1
+FEW_ROUNDS, FEW_SECONDS, SLOWER = 3, 0.2, 1.12  # enough to tell a ratio beyond this
 PROFILED_CALLS = 20
 REPEATS = 2  # of compiling for a comparison
 WORTH_IT = 0.98  # largest share of the time left: a smaller gain is noise
@@ -185,13 +185,8 @@ def time_ratio(a: Call, b: Call) -> float:
         ratio, seconds = least[0] / least[1], time.perf_counter() - start
         if rounds >= ROUNDS and seconds >= SECONDS:
             return ratio
-        if rounds >= FEW_ROUNDS and seconds >= FEW_SECONDS and _is_clear(ratio):
+        if rounds >= FEW_ROUNDS and seconds >= FEW_SECONDS and ratio > SLOWER:
             return ratio
-
-
-def _is_clear(ratio: float) -> bool:
-    """Whether a time ratio is so far from 1 that noise cannot be the cause."""
-    return not 1 / CLEAR < ratio < CLEAR
 
 
 def seconds_in_turns(calls: Sequence[Call], rounds: int) -> list[list[float]]:
@@ -215,7 +210,7 @@ _RATIOS: dict[tuple[str, ...], float] = {}  # measured in this process: the same
 
 
 class Race:
-    """Graphs beside one; compiled twice if it is close: where memory lies takes some percent."""
+    """Graphs beside one, each compiled twice unless much slower: where memory lies matters."""
 
     def __init__(self, base: fx.GraphModule, compile: Compile, inputs: Sequence[Tensor]) -> None:
         self.base, self.compile, self.inputs = base, compile, inputs
@@ -235,7 +230,7 @@ class Race:
             ratios: list[float] = []
             for base in self._runs_of_base:
                 ratios.append(time_ratio(self._run(module), base))
-                if _is_clear(ratios[-1]):
+                if ratios[-1] > SLOWER:
                     break
             _RATIOS[key] = statistics.mean(ratios)
         return _RATIOS[key]
