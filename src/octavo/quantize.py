@@ -222,14 +222,17 @@ def prepare(
         divided=config.search_seconds > 0,
     )
     steps: tuple[Step, ...] = ()
-    macs = multiply_adds_of(sites, samples.subset(1).measuring[0])
-    if config.activations == "auto":
+    chooses = config.activations == "auto"
+    equalizes = any(s.equalize for s in sites.settings.values())
+    one = samples.subset(1).measuring[0]
+    macs = multiply_adds_of(sites, one) if chooses or equalizes else {}
+    if chooses:
         assert graph.signature is not None  # captured by torch.export
         compile = partial(compile_graph, signature=graph.signature)
         sites, steps = choose_activations(sites, samples, compile, macs)
         sites, tried = choose_integer_layers(sites, samples, compile, macs)
         steps = (*steps, *tried)
-    if any(s.equalize for s in sites.settings.values()):
+    if equalizes:
         sites, tried = equalize_if_better(sites, samples, sum(macs.values()))
         steps = (*steps, *tried)
     return Prepared(model, sites.graph, sites, samples, [*taken, *rest], steps)

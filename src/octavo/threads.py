@@ -42,8 +42,12 @@ def _is_busy(threads: int) -> bool:
         torch.set_num_threads(1)
         alone = statistics.median(_seconds(numbers) for _ in range(ALONE))
         torch.set_num_threads(threads)
-        left = TOGETHER * alone
-        return any((left := left - _seconds(numbers)) < 0 for _ in range(TOGETHER))
+        total = 0.0
+        for _ in range(TOGETHER):
+            total += _seconds(numbers)
+            if total > TOGETHER * alone:  # known before all calls are made
+                return True
+        return False
     finally:
         torch.set_num_threads(threads)
 

@@ -61,17 +61,19 @@ class Calibration:
     def observe(self, inputs: Sequence[Any]) -> None:
         """Observe the flat inputs of one call."""
         shapes = _shapes(inputs)
-        if not (self.run and shapes == self.shapes and self._observe_compiled(inputs)):
-            if self.may_compile and shapes is not None and self._pays():
-                self.may_compile = False  # once
-                truth = Truth(self.ranges, samples_of(inputs))
-                self.ranges.observe(inputs, truth.see)
-                self.run, self.shapes = compiled(truth, inputs, self.compile), shapes
-            else:
-                numbers = [0]
-                self.ranges.observe(inputs, lambda node, value: numbers.append(value.numel()))
-                macs = samples_of(inputs) * sum(self.ranges.macs.values())
-                self.work += macs + OF_A_NUMBER * sum(numbers)
+        values = self._run(inputs) if shapes == self.shapes else None
+        if values is not None:
+            self.ranges.add(by_node(self.ranges.observers, values))
+        elif self.may_compile and shapes is not None and self._pays():
+            self.may_compile = False  # once
+            truth = Truth(self.ranges, samples_of(inputs))
+            self.ranges.observe(inputs, truth.see)
+            self.run, self.shapes = compiled(truth, inputs, self.compile), shapes
+        else:
+            numbers: list[int] = []
+            self.ranges.observe(inputs, lambda node, value: numbers.append(value.numel()))
+            macs = samples_of(inputs) * sum(self.ranges.macs.values())
+            self.work += macs + OF_A_NUMBER * sum(numbers)
         self.done += 1
 
     def _pays(self) -> bool:
@@ -79,16 +81,14 @@ class Calibration:
         left = 1 if self.calls is None else (self.calls - self.done) / max(self.done, 1)
         return self.work * left >= WORTH_IT
 
-    def _observe_compiled(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether it could."""
+    def _run(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The outputs of the compiled graph; None where PyTorch must run the call."""
         if self.run is None or not _finite(inputs):
-            return False
+            return None
         try:
-            values = self.run(inputs)
+            return self.run(inputs)
         except Exception:  # what PyTorch says of this call is about the user's model
-            return False
-        self.ranges.add(by_node(self.ranges.observers, values))
-        return True
+            return None
 
 
 def _shapes(inputs: Sequence[Any]) -> Shapes | None:
@@ -195,10 +195,10 @@ def _steps(node: fx.Node, value: Tensor, counted: int) -> Steps:
     Where it is not known what counts places, a step through all values, which takes a copy in
     PyTorch's order.
     """
-    steps, left = [1] * value.dim(), value.numel() / counted
     dims = _places(node, value.dim())
     if not dims:
         return (even_step(value.numel(), counted),)
+    steps, left = [1] * value.dim(), value.numel() / counted
     for i, dim in enumerate(dims):
         if left > 1:
             wanted = round(left ** (1 / (len(dims) - i)))

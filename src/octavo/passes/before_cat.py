@@ -77,20 +77,20 @@ def _activated(module: fx.GraphModule, node: fx.Node, cat: fx.Node) -> Iterator[
 def _normalized(module: fx.GraphModule, node: fx.Node, cat: fx.Node) -> Iterator[fx.Node]:
     """The batch norm of each part, with its own channels' parameters."""
     emit, start = NodeBuilder(module.graph, node), 0
+
+    def of_part(name: str, source: Any, channels: slice) -> Any:
+        if not isinstance(source, fx.Node):
+            return source
+        path = own_path("before_cat", node.name, name)
+        return new_attribute(module, path, attribute(module, source.target)[channels])
+
     for i, part in enumerate(_parts(cat)):
         end = start + part.meta["val"].shape[1]
         with module.graph.inserting_before(node):
-            of_part = [
-                new_attribute(
-                    module,
-                    own_path("before_cat", node.name, f"{i}_{k}"),
-                    attribute(module, source.target)[start:end],
-                )
-                if isinstance(source, fx.Node)
-                else source
-                for k, source in enumerate(node.args[1:5])
-            ]
-            args = (part, *of_part, *node.args[5:])
+            channels = slice(start, end)
+            sources = enumerate(node.args[1:5])
+            parameters = [of_part(f"{i}_{k}", source, channels) for k, source in sources]
+            args = (part, *parameters, *node.args[5:])
             yield emit.node(node.target, args, {}, part.meta["val"])
         start = end
 

@@ -57,9 +57,9 @@ class _Trials:
         """The quantized graph with these changes."""
         return convert(_changed(self.sites, changes), self.ranges, self.weights).module
 
-    def sqnr(self, changes: Sequence[Change]) -> float:
-        """Of its output, in dB."""
-        return self.reference.noise(self.module(changes)).sqnr
+    def sqnr(self, module: fx.GraphModule) -> float:
+        """Of a graph's output, in dB."""
+        return self.reference.noise(module).sqnr
 
 
 def _changed(sites: Sites, changes: Sequence[Change]) -> Sites:
@@ -77,23 +77,24 @@ def choose_activations(
     if find_spec("openvino") is None or not _is_mostly_linear(sites, macs):
         return sites, ()
     trials = _Trials(sites, samples.subset(TRIAL_SAMPLES))
-    static = sqnr = trials.sqnr([])
+    static = sqnr = trials.sqnr(trials.module([]))
     if static >= max(ENOUGH, sites.config.target_sqnr):
         return sites, ()
-    highest = trials.sqnr([_with_float_products, _with_all_dynamic])
+    highest = trials.sqnr(trials.module([_with_float_products, _with_all_dynamic]))
     if highest < static + LEAST_GAIN:
         return sites, (Step("dynamic linear layers", static, highest, False),)
     kinds = _kinds(sites, macs)[:MOST_KINDS]
     changes: list[Change] = [_with_float_products]
     changes += [partial(_with_dynamic, names=names) for names in kinds]
-    alone = {change: trials.sqnr([change]) for change in changes}
+    alone = {change: trials.sqnr(trials.module([change])) for change in changes}
     left = sorted(changes, key=alone.__getitem__)
     race = Race(trials.module([]), compile, samples.subset(1).measuring[0])
     kept: list[Change] = []
     while left and _possible(static, [sqnr, *(alone[c] for c in left)]) >= LEAST_GAIN:
         tried = [*kept, left.pop()]
-        found = trials.sqnr(tried) if kept else alone[tried[0]]
-        if found >= sqnr and race.ratio(trials.module(tried)) <= MOST_TIME:
+        module = trials.module(tried)
+        found = trials.sqnr(module) if kept else alone[tried[0]]
+        if found >= sqnr and race.ratio(module) <= MOST_TIME:
             kept, sqnr = tried, found
     if sqnr < static + LEAST_GAIN:
         return sites, (Step("dynamic linear layers", static, highest, False),)
@@ -119,11 +120,8 @@ def _is_mostly_linear(sites: Sites, macs: Mapping[fx.Node, int]) -> bool:
 
 def _with_float_products(sites: Sites) -> Sites:
     """The sites, with products of two activations in float."""
-    return sites.with_float({r: IN_FLOAT for r in _products(sites) if r not in sites.reasons})
-
-
-def _products(sites: Sites) -> list[fx.Node]:
-    return [r for r, rule in sites.rules.items() if is_operator(rule.operator, "matmul", "bmm")]
+    products = [r for r, s in sites.rules.items() if is_operator(s.operator, "matmul", "bmm")]
+    return sites.with_float({r: IN_FLOAT for r in products if r not in sites.reasons})
 
 
 def _with_all_dynamic(sites: Sites) -> Sites:

@@ -183,9 +183,8 @@ def time_ratio(a: Call, b: Call) -> float:
             call()
             least[i] = min(least[i], time.perf_counter() - before)
         ratio, seconds = least[0] / least[1], time.perf_counter() - start
-        if rounds >= ROUNDS and seconds >= SECONDS:
-            return ratio
-        if rounds >= FEW_ROUNDS and seconds >= FEW_SECONDS and ratio > SLOWER:
+        enough = (FEW_ROUNDS, FEW_SECONDS) if ratio > SLOWER else (ROUNDS, SECONDS)
+        if rounds >= enough[0] and seconds >= enough[1]:
             return ratio
 
 
