@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils import _pytree as pytree
 
 import octavo
 from octavo.engines.openvino.compiled import CompiledModel
@@ -93,10 +94,36 @@ def test_a_convolution_read_by_several_operators_at_any_shape(layer, fn, monkeyp
     fast = q.compile()
     for batch in (2, 5):  # the second is compiled for any shape
         x = torch.randn(batch, layer.in_channels, *sizes)
-        for got, expected in zip(
-            *map(torch.utils._pytree.tree_leaves, (fast(x), q(x))), strict=True
-        ):
+        for got, expected in zip(*map(pytree.tree_leaves, (fast(x), q(x))), strict=True):
             assert octavo.sqnr(expected, got) > 35
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: x.transpose(-2, -1) @ x,
+        lambda x: (x @ x) / 10,
+        lambda x: torch.bmm(x, x) * 0.5,
+    ],
+)
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda y: y * y,
+        lambda y: (y.sum(-1), F.layer_norm(y, (12,))),
+        lambda y: (y * 2.5, y.softmax(-1)),
+        lambda y: (y.transpose(1, 2), y.sigmoid()),
+    ],
+)
+def test_a_product_of_two_values_read_by_several_operators_at_any_shape(product, fn):
+    """Its scales were applied twice."""
+    data = [torch.randn(2, 12, 12) * 0.05 for _ in range(2)]
+    q = octavo.quantize(Twice(product, fn), data, config="fast")
+    fast = q.compile(check=False)
+    fast.use_one_for_any_shape()
+    x = torch.randn(3, 12, 12) * 0.05
+    for got, expected in zip(*map(pytree.tree_leaves, (fast(x), q(x))), strict=True):
+        assert octavo.sqnr(expected, got) > 90
 
 
 SIGNED = {
@@ -211,3 +238,56 @@ def test_attention_before_an_elementwise_operator(fn, tmp_path):
     openvino.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     x = torch.randn(2, 11, 8)
     assert octavo.sqnr(q(x), q.compile(check=False)(x)) > 35
+
+
+class Normalized(nn.Module):
+    """A product, and the normalization of it or of a float multiple of the input."""
+
+    def __init__(self, norm, of):
+        super().__init__()
+        self.norm, self.of = norm, of
+
+    def forward(self, x):
+        y = x.transpose(-2, -1) @ x
+        return y.sum(-1), self.norm(self.of(x, y))
+
+
+NORMALIZATIONS = {
+    "layer norm": lambda x: F.layer_norm(x, (12,)),
+    "over two dimensions": lambda x: F.layer_norm(x, (12, 12)),
+    "with weight and bias": lambda x: F.layer_norm(x, (12,), torch.ones(12), torch.ones(12) / 3),
+    "of four dimensions": lambda x: F.layer_norm(x.reshape(-1, 3, 4, 12), (12,)),
+    "group norm": lambda x: F.group_norm(x, 3, torch.ones(12), torch.zeros(12)),
+    "in one group": lambda x: F.group_norm(x, 1, torch.ones(12), torch.zeros(12)),
+    "instance norm": F.instance_norm,
+    "by hand": lambda x: (x - x.mean(-1, True)) / (x.var(-1, False, keepdim=True) + 1e-5).sqrt(),
+    "rms norm": lambda x: F.rms_norm(x, (12,), eps=1e-5),
+}
+NORMALIZED = {
+    "a product": lambda x, y: y,
+    "a tenth of it": lambda x, y: y / 10,
+    "its positive part": lambda x, y: y.relu(),
+    "a multiple": lambda x, y: x * 0.01,
+    "a square": lambda x, y: x.square() * 0.01,
+    "an average": lambda x, y: (x * 0.01)[:, :, None].mean(2).transpose(1, 2),
+    "a shifted product": lambda x, y: (y + 0.01) / 10,
+    "zero more": lambda x, y: (y + 0.0) / 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("norm", "of"),
+    [(norm, "a tenth of it") for norm in NORMALIZATIONS]
+    + [(norm, of) for of in NORMALIZED for norm in ("layer norm", "group norm")],
+)
+def test_small_numbers_are_normalized_with_the_epsilon_given(norm, of, tmp_path):
+    """Of integers instead, which are larger, epsilon was too small: 9 dB."""
+    net = Normalized(NORMALIZATIONS[norm], NORMALIZED[of])
+    q = octavo.quantize(net, [torch.randn(2, 12, 12) * 0.05 for _ in range(2)], config="fast")
+    x = torch.randn(2, 12, 12) * 0.05
+    octavo.export(q, tmp_path / "net.xml")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    exported = openvino.Core().compile_model(tmp_path / "net.xml", "CPU", settings)
+    from_file = torch.from_numpy(exported(x.numpy())[1])
+    assert octavo.sqnr(q(x)[1], q.compile(check=False)(x)[1]) > 90
+    assert octavo.sqnr(q(x)[1], from_file) > 90

@@ -8,6 +8,7 @@ import openvino.opset15 as ov
 import torch
 from openvino import Output, Type
 
+from .faults import forgets_epsilon
 from .sizes import floor_quotient
 from .table import TABLE, Unsupported, lowers
 from .values import cast, like, pair, rank, scalar, torch_type
@@ -173,12 +174,18 @@ for _name, _fn in (("softmax", ov.softmax), ("log_softmax", ov.log_softmax)):
 # ---- normalization and matrix products
 
 
+def _with_epsilon(x: Output) -> Output:
+    """x itself, less than a rounding away, but for normalization with the epsilon that is given."""
+    return ov.add(x, np.float32(1e-30)).output(0) if forgets_epsilon(x) else x
+
+
 @lowers("layer_norm")
 def _layer_norm(
     x: Output, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Any:
     dims = list(range(rank(x) - len(shape), rank(x)))
     flat = rank(x) == 4 and len(dims) == 1
+    x = _with_epsilon(x)
     # MVN of a 4-D tensor over its last axis alone has no fast kernel
     y = ov.reshape(x, np.array([-1, shape[0]], np.int64), False).output(0) if flat else x
     y = ov.mvn(y, np.array([1] if flat else dims, np.int64), True, eps, "inside_sqrt")
@@ -191,6 +198,7 @@ def _layer_norm(
 def _group_norm(x: Output, groups: int, weight: Any, bias: Any, eps: float = 1e-5, *_: Any) -> Any:
     if weight is None or bias is None:
         raise Unsupported("group norm without weight")
+    x = _with_epsilon(x)
     if groups == 1 and rank(x) > 2:  # without the reshape that keeps channels first in memory
         y = ov.mvn(x, np.arange(1, rank(x)), True, eps, "inside_sqrt")
         scale, shift = (ov.reshape(t, [-1] + [1] * (rank(x) - 2), False) for t in (weight, bias))

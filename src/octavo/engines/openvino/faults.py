@@ -7,9 +7,11 @@ form that it spares.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import openvino
 from openvino import Output
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ...graph import ops
 from ...graph.operators import Kind, is_operator, operator_of
@@ -20,6 +22,10 @@ ELEMENTWISE = {
     *("Less", "LessEqual", "Maximum", "Minimum", "Mish", "Mod", "Multiply", "Negative", "PRelu"),
     *("Power", "Relu", "Round", "Select", "Sigmoid", "SoftPlus", "Sqrt", "SquaredDifference"),
     *("Subtract", "Swish", "Tanh"),
+}
+SHIFTS = ("Add", "Subtract")
+PASSED_BY_NO_SCALE = {"MVN", "Parameter", "Softmax"} | ELEMENTWISE - {
+    *("Clamp", "Convert", "PRelu", "Relu", *SHIFTS)
 }
 
 
@@ -34,13 +40,17 @@ def joins_sequence(product: fx.Node) -> bool:
     return has_bias and all(_ends_scale(u) or _is_quantized(u) for u in _readers(product))
 
 
-def doubles_scale(convolution: fx.Node) -> bool:
-    """Whether OpenVINO may apply the scales of a convolution twice.
+def doubles_scale(product: fx.Node) -> bool:
+    """Whether OpenVINO may apply the scales of a product twice.
 
-    It does so at dynamic shapes where several float operators read it and no bias is between.
+    It does so at dynamic shapes where several float operators read a convolution and no bias is
+    between, or a product of two values, or a multiple of it.
     """
-    users = _readers(convolution)
-    return convolution.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
+    users = _readers(product)
+    if is_operator(product, "matmul", "bmm"):
+        is_scaled = len(users) == 1 and is_operator(users[0], "mul", "div")
+        return _times_read(product) > 1 or (is_scaled and _times_read(users[0]) > 1)
+    return product.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
 
 
 def pads_and_crashes(x: Output, kernel: Sequence[int]) -> bool:
@@ -61,7 +71,7 @@ def joins_attention(value: Output) -> bool:
     made, and a second tensor that elementwise operators made, and several operators read it.
     """
     node = value.get_node()
-    others = [v for v in node.input_values() if v.get_node().get_type_name() != "Constant"]
+    others = [v for v in node.input_values() if not _is_constant(v)]
     return (
         len(others) > 1
         and node.get_type_name() in ELEMENTWISE
@@ -98,11 +108,38 @@ def loses_bound(low: Tensor, high: Tensor) -> bool:
     return bool(((low != 0) & (low.abs() < 1e-5) & (low != -high)).any())
 
 
+def forgets_epsilon(x: Output) -> bool:
+    """Whether OpenVINO may normalize a multiple of x with the epsilon that was meant for x.
+
+    It moves the scale of a quantization, or a constant factor, past the normalization, which is
+    right only where epsilon is nothing beside the variance. It does not if a shift is between, or
+    if x is made, in part too, by something that it moves no scale past.
+    """
+    queue, known = [x.get_node()], set()
+    while queue:
+        node = queue.pop()
+        kind = node.get_type_name()
+        values = [v for v in node.input_values() if v.get_element_type().is_real()]
+        constants = [v.get_node().get_data() for v in values if _is_constant(v)]
+        if kind in SHIFTS and any(map(np.any, constants)):
+            return False
+        scaled = kind == "FakeQuantize" or (kind in ("Multiply", "Divide") and constants)
+        if kind in PASSED_BY_NO_SCALE and not scaled:
+            return False
+        if not scaled and node.get_name() not in known:
+            queue += [v.get_node() for v in values if not _is_constant(v)]
+        known.add(node.get_name())
+    return True
+
+
+def _is_constant(value: Output) -> bool:
+    return bool(value.get_node().get_type_name() == "Constant")
+
+
 def _is_negative(operand: Any) -> bool:
     """Whether it is a constant, some of whose numbers are below zero."""
     if isinstance(operand, Output):
-        source = operand.get_node()
-        return source.get_type_name() == "Constant" and bool((source.get_data() < 0).any())
+        return _is_constant(operand) and bool((operand.get_node().get_data() < 0).any())
     return isinstance(operand, int | float) and operand < 0
 
 
@@ -145,6 +182,11 @@ def _readers(node: fx.Node) -> list[fx.Node]:
     """What reads a node, also behind a hint for which there is no operator."""
     hint = ops.requantize_hint
     return [r for u in node.users for r in (_readers(u) if u.target is hint else [u])]
+
+
+def _times_read(node: fx.Node) -> int:
+    """How often operators read a node: twice by one that multiplies it with itself."""
+    return sum(max(1, pytree.tree_leaves(u.args).count(node)) for u in _readers(node))
 
 
 def _ends_scale(user: fx.Node) -> bool:
