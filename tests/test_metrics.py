@@ -7,7 +7,8 @@ from torch import nn
 
 import octavo
 from octavo import sqnr
-from octavo.metrics import Noise, Step, as_json_data
+from octavo.metrics import Noise, Step
+from octavo.printed import as_json_data
 
 
 def test_by_hand():

@@ -22,9 +22,10 @@ from .engines.base import compile_graph
 from .engines.openvino.profile import Operator
 from .engines.openvino.profile import profile as profile
 from .errors import EngineError
-from .metrics import UNLIKE, as_json_data, decibels, sqnr
+from .metrics import UNLIKE, decibels, sqnr
 from .model import QuantizedModel
 from .passes import run_passes
+from .printed import as_json_data
 from .report import Latency, tensor_bytes
 from .search.latency import median_milliseconds, seconds_in_turns
 

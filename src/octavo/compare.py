@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from .capture.signature import Call
 from .engines.base import EngineModel
 from .errors import DataError
 from .graph.tensors import tensor_bytes
-from .metrics import UNLIKE, Noise, as_json_data, decibels
+from .metrics import UNLIKE, Noise, decibels
 from .model import QuantizedModel
 from .page import page, write_page
 from .printed import Printed
@@ -60,11 +59,6 @@ class Comparison(Printed):
     megabytes: tuple[float, float]
     batch: int
     sites: tuple[SitePair, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON data; infinite numbers become the strings "inf" and "-inf"."""
-        data: dict[str, Any] = as_json_data(dataclasses.asdict(self))
-        return data
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write all of it as one page that needs no network.

@@ -221,12 +221,3 @@ def _noisiest(outputs: list[Noise]) -> Noise:
 def decibels(value: float) -> str:
     """A number of dB as text."""
     return f"{value:.1f}" if math.isfinite(value) else ("exact" if value > 0 else "none")
-
-
-def as_json_data(value: Any) -> Any:
-    """Dicts, lists and numbers with infinite numbers as the strings "inf" and "-inf"."""
-    if isinstance(value, dict):
-        return {k: as_json_data(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json_data(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,7 +19,7 @@ from .details import Details, Spread, spread_from_dict
 from .graph import ops
 from .graph.names import module_path, operator_name
 from .graph.tensors import attribute, tensor_bytes
-from .metrics import Step, as_json_data, decibels
+from .metrics import Step, decibels
 from .page import write_page
 from .page.report import report_page
 from .printed import Printed
@@ -113,9 +113,7 @@ class Report(Printed):
         histograms: with `spreads`, which take some kB for each site.
         """
         report = self if histograms else dataclasses.replace(self, spreads={})
-        data: dict[str, Any] = dataclasses.asdict(report) | {"int8_share": self.int8_share}
-        found: dict[str, Any] = as_json_data(data)
-        return found
+        return Printed.to_dict(report) | {"int8_share": self.int8_share}
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one page that needs no network; see `octavo.page`."""

@@ -22,7 +22,7 @@ from .calibrate.ranges import Ranges
 from .config import Config, as_config
 from .engines.base import compile_graph
 from .graph.names import module_path, operator_name
-from .metrics import as_json_data, decibels
+from .metrics import decibels
 from .page import page, write_page
 from .page.curves import curve_of
 from .printed import Printed
@@ -73,11 +73,6 @@ class Sensitivity(Printed):
 
     sites: tuple[SiteDamage, ...]
     curve: tuple[Point, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON data."""
-        data: dict[str, Any] = as_json_data(dataclasses.asdict(self))
-        return data
 
     def html(self, path: str | os.PathLike[str]) -> None:
         """Write all of it as one page that needs no network, the curve plotted.

@@ -79,22 +79,6 @@ def test_it_finds_what_pytorch_finds(sites):
         assert counts[0] == counts[1]  # so small that all values are counted
 
 
-def test_samples_skip_no_channel(sites, monkeypatch):
-    monkeypatch.setattr(Histogram, "counted", classmethod(lambda cls, samples: 100))
-    seen = {}
-    reduced = module._reduced
-
-    def spy(graph, nodes, steps):
-        seen.update({n.name: list(s) for n, s in steps.items()})
-        return reduced(graph, nodes, steps)
-
-    monkeypatch.setattr(module, "_reduced", spy)
-    assert compiled_for(sites, torch.randn(4, 3, 24, 20)) is not None
-    assert seen["relu"][:2] == [1, 1] and min(seen["relu"][2:]) > 1
-    tokens = seen["relu_1"]
-    assert (tokens[0], tokens[2]) == (1, 1) and tokens[1] > 1
-
-
 def test_compiled_once_that_pays_and_the_ranges_are_nearly_the_same(sites, monkeypatch):
     xs = [torch.randn(4, 3, 24, 20) for _ in range(6)]
     own, calibration = Ranges(sites), Calibration(Ranges(sites), compile_for(sites))
@@ -129,9 +113,6 @@ def test_samples_of_all_values_agree_with_pytorch(monkeypatch):
     sites = match(run_passes(capture(Joined().eval(), (x,), {})), config=Config())
     truth = Truth(Ranges(sites), samples=4)
     truth.ranges.observe([x], truth.see)
-    steps = {node.name: tuple(s) for node, s in truth.steps.items()}
-    assert steps["relu"][:2] == (1, 1) and min(steps["relu"][2:]) > 1
-    assert len(steps["x"]) == 1 and steps["x"][0] > 10
     for node in truth.steps:
         assert truth.values[node][2].numel() < 100 * 16
     assert compiled(truth, [x], compile_for(sites)) is not None

@@ -8,6 +8,7 @@ would take longer to copy than to compute.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,8 +18,8 @@ from torch import Tensor, fx
 
 from ..graph.builder import NodeBuilder
 from ..graph.compare import difference
-from ..graph.operators import operator_of
-from .observers import Histogram, Observer, even_step
+from .observers import Histogram, Observer
+from .places import Steps, sample_nodes, sampled, steps_of
 from .ranges import Ranges, samples_of
 
 aten = torch.ops.aten
@@ -32,13 +33,9 @@ EXACT, IN_BFLOAT16 = 50.0, 40.0
 # Extremes must agree to so much of the range: one step of the integers, or, where the histogram
 # says what to clip, twice the spacing of the ranges that are tried.
 STEP, SPACING = 1 / 255, 0.02
-CHANNELS_FIRST = ("batch_norm", "_pool1d", "_pool2d", "_pool3d")
-CHANNELS_LAST = ("linear", "layer_norm", "embedding", "softmax", "matmul")
-FARTHEST = 64  # operators looked back for the one that says where channels are
 
 Compile = Callable[[fx.GraphModule], Any]
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-Steps = Sequence[int]  # of each dimension, every how many places a value is sampled; one: of all
 Shapes = tuple[torch.Size, ...]
 
 
@@ -83,12 +80,11 @@ class Calibration:
 
     def _run(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The outputs of the compiled graph; None where PyTorch must run the call."""
-        if self.run is None or not _finite(inputs):
-            return None
-        try:
-            return self.run(inputs)
-        except Exception:  # what PyTorch says of this call is about the user's model
-            return None
+        # a runtime's reductions may pass over NaN
+        if self.run is not None and all(bool(t.isfinite().all()) for t in inputs):
+            with contextlib.suppress(Exception):  # PyTorch's errors are about the user's model
+                return self.run(inputs)
+        return None
 
 
 def _shapes(inputs: Sequence[Any]) -> Shapes | None:
@@ -96,11 +92,6 @@ def _shapes(inputs: Sequence[Any]) -> Shapes | None:
     if not inputs or not all(isinstance(t, Tensor) and t.device.type == "cpu" for t in inputs):
         return None
     return tuple(t.shape for t in inputs)
-
-
-def _finite(inputs: Sequence[Tensor]) -> bool:
-    """Whether no input has NaN, which the reductions of a runtime may pass over."""
-    return all(bool(t.isfinite().all()) for t in inputs)
 
 
 class Truth:
@@ -119,8 +110,8 @@ class Truth:
         if not value.numel():
             return  # nothing to compare: `agrees` fails, and nothing is compiled
         counts = isinstance(self.ranges.observers[node], Histogram)
-        self.steps[node] = _steps(node, value, self.counted) if counts else ()
-        self.values[node] = [*torch.aminmax(value), *_sampled(value, self.steps[node])]
+        self.steps[node] = steps_of(node, value, self.counted) if counts else ()
+        self.values[node] = [*torch.aminmax(value), *sampled(value, self.steps[node])]
 
     def agrees(self, found: Sequence[Tensor], least: float) -> bool:
         """Whether the outputs of the reduced graph are these, samples to `least` dB."""
@@ -139,20 +130,16 @@ class Truth:
 def compiled(truth: Truth, inputs: Sequence[Tensor], compile: Compile) -> Run | None:
     """A function from a call's inputs to what `by_node` takes; None where it is not exact."""
     ranges = truth.ranges
-    try:
+    with contextlib.suppress(Exception):  # whatever it is, PyTorch takes its place
         graph = _reduced(ranges.sites.graph.module, list(ranges.observers), truth.steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = compile(graph)
-    except Exception:  # whatever it is, PyTorch takes its place
-        return None
-    for in_bfloat16, least in ((True, IN_BFLOAT16), (False, EXACT)):
-        try:
-            run: Run = (model.in_bfloat16() if in_bfloat16 else model).run
-            if truth.agrees(run(inputs), least):
-                return run
-        except Exception:  # as above
-            continue
+        for in_bfloat16, least in ((True, IN_BFLOAT16), (False, EXACT)):
+            with contextlib.suppress(Exception):
+                run: Run = (model.in_bfloat16() if in_bfloat16 else model).run
+                if truth.agrees(run(inputs), least):
+                    return run
     return None
 
 
@@ -180,72 +167,7 @@ def _reduced(
         dims = list(range(value.meta["val"].dim()))
         outputs += [build(aten.amin.default, value, dims), build(aten.amax.default, value, dims)]
         if steps[node]:
-            outputs.append(_sample_nodes(build, value, steps[node]))
+            outputs.append(sample_nodes(build, value, steps[node]))
     graph.output(tuple(outputs))
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)
-
-
-# ---- samples
-
-
-def _steps(node: fx.Node, value: Tensor, counted: int) -> Steps:
-    """Steps that leave about as many values as are counted, and skip no channel.
-
-    Where it is not known what counts places, a step through all values, which takes a copy in
-    PyTorch's order.
-    """
-    dims = _places(node, value.dim())
-    if not dims:
-        return (even_step(value.numel(), counted),)
-    steps, left = [1] * value.dim(), value.numel() / counted
-    for i, dim in enumerate(dims):
-        if left > 1:
-            wanted = round(left ** (1 / (len(dims) - i)))
-            steps[dim] = max(1, min(wanted, value.shape[dim]))
-            left /= steps[dim]
-    return steps
-
-
-def _places(node: fx.Node, rank: int) -> list[int]:
-    """The dimensions of a value that count places (of an image, of a sequence), not channels."""
-    for _ in range(FARTHEST):
-        name = operator_of(node).name
-        if name.startswith("conv") or name.endswith(CHANNELS_FIRST):
-            return list(range(2, rank))
-        if name in CHANNELS_LAST:
-            return list(range(1, rank - 1))
-        value = node.meta.get("val")
-        same = [n for n in node.all_input_nodes if _alike(n.meta.get("val"), value, name)]
-        if not same:
-            break
-        node = same[0]
-    return []
-
-
-def _alike(a: Any, b: Any, name: str) -> bool:
-    """Whether an input has the dimensions of the output of this operator."""
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return False
-    return str(a.shape) == str(b.shape) or (name == "cat" and a.dim() == b.dim())
-
-
-def _is_flat(steps: Steps) -> bool:
-    return len(steps) == 1 and steps[0] > 1
-
-
-def _sampled(value: Tensor, steps: Steps) -> list[Tensor]:
-    """The middle one of as many values as a step skips: edges, with padding, count no more."""
-    if not steps:
-        return []
-    value = value.reshape(-1) if _is_flat(steps) else value
-    return [value[tuple(slice(step // 2, None, step) for step in steps)]]
-
-
-def _sample_nodes(build: NodeBuilder, value: fx.Node, steps: Steps) -> fx.Node:
-    if _is_flat(steps):
-        value = build(aten.reshape.default, value, [-1])
-    for dim, step in enumerate(steps):
-        if step > 1:
-            value = build(aten.slice.Tensor, value, dim, step // 2, 2**63 - 1, step)
-    return value
