@@ -53,8 +53,7 @@ class Result:
         """Median and least milliseconds, bytes and SQNR, as JSON data."""
         times = {"median_ms": self.median, "least_ms": min(self.seconds) * 1e3}
         facts = {"name": self.name, "bytes": self.size, "sqnr": self.sqnr}
-        found: dict[str, Any] = as_json_data(facts | times)
-        return found
+        return dict(as_json_data(facts | times))
 
 
 @torch.no_grad()

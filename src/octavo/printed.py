@@ -25,8 +25,7 @@ class Printed:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON data; infinite numbers become the strings "inf" and "-inf"."""
-        data: dict[str, Any] = as_json_data(dataclasses.asdict(self))  # type: ignore[call-overload]
-        return data
+        return dict(as_json_data(dataclasses.asdict(self)))  # type: ignore[call-overload]
 
 
 def as_json_data(value: Any) -> Any:

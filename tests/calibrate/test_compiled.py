@@ -7,7 +7,7 @@ from torch import nn
 import octavo
 from octavo import DataError, EngineError
 from octavo.calibrate import compiled as module
-from octavo.calibrate.compiled import Calibration, Truth, by_node, compiled
+from octavo.calibrate.compiled import FORMS, Calibration, Truth, by_node, compiled
 from octavo.calibrate.observers import Histogram
 from octavo.calibrate.ranges import Ranges
 from octavo.capture.export import capture
@@ -65,7 +65,7 @@ def compiled_for(sites, x, compile=None):
     ranges = Ranges(sites)
     truth = Truth(ranges, samples=len(x))
     ranges.observe([x], truth.see)
-    return compiled(truth, [x], compile or compile_for(sites))
+    return compiled(truth, [x], compile or compile_for(sites), FORMS)
 
 
 def test_it_finds_what_pytorch_finds(sites):
@@ -115,7 +115,7 @@ def test_samples_of_all_values_agree_with_pytorch(monkeypatch):
     truth.ranges.observe([x], truth.see)
     for node in truth.steps:
         assert truth.values[node][2].numel() < 100 * 16
-    assert compiled(truth, [x], compile_for(sites)) is not None
+    assert compiled(truth, [x], compile_for(sites), FORMS) is not None
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,26 @@ def test_bfloat16_where_it_is_nearly_exact(sites, noise, taken):
     exact = compiled_for(sites, x)([x])
     found = min(octavo.sqnr(a, b) for a, b in zip(exact, run([x]), strict=True))
     assert found == pytest.approx(noise, abs=0.1) if taken else found > 100
+
+
+@pytest.mark.parametrize(("worth", "tried"), [(2, True), (4, False)])
+def test_bfloat16_is_tried_where_enough_is_left(sites, monkeypatch, worth, tried):
+    """worth: in calls, of three that are left."""
+    forms = []
+
+    class Noted(Inexact):
+        def in_bfloat16(self):
+            forms.append("bfloat16")
+            return super().in_bfloat16()
+
+    x = torch.randn(4, 3, 24, 20)
+    calibration = Calibration(Ranges(sites), lambda g: Noted(compile_for(sites)(g), 45.0), 4)
+    calibration.observe([x])
+    monkeypatch.setattr(module, "WORTH_IT", 1.0)
+    monkeypatch.setattr(module, "WORTH_HALVING", worth * calibration.work)
+    calibration.observe([x])
+    assert calibration.run is not None
+    assert bool(forms) == tried
 
 
 def test_values_that_are_not_finite_are_named_as_by_pytorch(sites, monkeypatch):

@@ -5,7 +5,6 @@ from torch import fx, nn
 
 from octavo.calibrate.places import sample_nodes, sampled, steps_of
 from octavo.capture.export import capture
-from octavo.graph.builder import NodeBuilder
 
 
 class Net(nn.Module):
@@ -65,10 +64,7 @@ def test_a_graph_samples_the_same():
     graph, copies = fx.Graph(), {}
     graph.graph_copy(module.graph, copies)
     all_steps = {node: steps_of(node, value, 400) for node, value in found.items()}
-    outputs = [
-        sample_nodes(NodeBuilder(graph, copies[node]), copies[node], steps)
-        for node, steps in all_steps.items()
-    ]
+    outputs = [sample_nodes(graph, copies[node], steps) for node, steps in all_steps.items()]
     graph.output(tuple(outputs))
     torch.manual_seed(0)
     got = fx.GraphModule(module, graph)(torch.randn(4, 3, 24, 20))

@@ -16,20 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.builder import NodeBuilder
 from ..graph.compare import difference
 from .observers import Histogram, Observer
 from .places import Steps, sample_nodes, sampled, steps_of
 from .ranges import Ranges, samples_of
 
-aten = torch.ops.aten
+EXTREMES = (torch.ops.aten.amin.default, torch.ops.aten.amax.default)
 
 # What compiling must be worth: some seconds of PyTorch's time, counted in multiply-adds, of which
 # observing a number takes as long as some dozens.
 WORTH_IT, OF_A_NUMBER = 1e11, 50
+WORTH_HALVING = 5e11  # by trying bfloat16 too, which takes another second
 # Samples must agree with PyTorch's to so many dB: in float32, and where a CPU computes in bfloat16
 # to less, which is still more than int8 leaves.
 EXACT, IN_BFLOAT16 = 50.0, 40.0
+FORMS = ((True, IN_BFLOAT16), (False, EXACT))
 # Extremes must agree to so much of the range: one step of the integers, or, where the histogram
 # says what to clip, twice the spacing of the ranges that are tried.
 STEP, SPACING = 1 / 255, 0.02
@@ -37,6 +38,7 @@ STEP, SPACING = 1 / 255, 0.02
 Compile = Callable[[fx.GraphModule], Any]
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 Shapes = tuple[torch.Size, ...]
+Forms = Sequence[tuple[bool, float]]  # whether in bfloat16, and to how many dB it must agree
 
 
 class Calibration:
@@ -61,11 +63,12 @@ class Calibration:
         values = self._run(inputs) if shapes == self.shapes else None
         if values is not None:
             self.ranges.add(by_node(self.ranges.observers, values))
-        elif self.may_compile and shapes is not None and self._pays():
+        elif self.may_compile and shapes is not None and self._left() >= WORTH_IT:
             self.may_compile = False  # once
             truth = Truth(self.ranges, samples_of(inputs))
             self.ranges.observe(inputs, truth.see)
-            self.run, self.shapes = compiled(truth, inputs, self.compile), shapes
+            forms = FORMS if self._left() >= WORTH_HALVING else FORMS[1:]
+            self.run, self.shapes = compiled(truth, inputs, self.compile, forms), shapes
         else:
             numbers: list[int] = []
             self.ranges.observe(inputs, lambda node, value: numbers.append(value.numel()))
@@ -73,10 +76,10 @@ class Calibration:
             self.work += macs + OF_A_NUMBER * sum(numbers)
         self.done += 1
 
-    def _pays(self) -> bool:
-        """Whether what is left, if it is like what is done, is worth compiling."""
-        left = 1 if self.calls is None else (self.calls - self.done) / max(self.done, 1)
-        return self.work * left >= WORTH_IT
+    def _left(self) -> float:
+        """The work that is left, if it is like what is done."""
+        calls = self.done if self.calls is None else self.calls - self.done
+        return self.work * calls / max(self.done, 1)
 
     def _run(self, inputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The outputs of the compiled graph; None where PyTorch must run the call."""
@@ -127,7 +130,7 @@ class Truth:
         return True
 
 
-def compiled(truth: Truth, inputs: Sequence[Tensor], compile: Compile) -> Run | None:
+def compiled(truth: Truth, inputs: Sequence[Any], compile: Compile, forms: Forms) -> Run | None:
     """A function from a call's inputs to what `by_node` takes; None where it is not exact."""
     ranges = truth.ranges
     with contextlib.suppress(Exception):  # whatever it is, PyTorch takes its place
@@ -135,7 +138,7 @@ def compiled(truth: Truth, inputs: Sequence[Tensor], compile: Compile) -> Run | 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = compile(graph)
-        for in_bfloat16, least in ((True, IN_BFLOAT16), (False, EXACT)):
+        for in_bfloat16, least in forms:
             with contextlib.suppress(Exception):
                 run: Run = (model.in_bfloat16() if in_bfloat16 else model).run
                 if truth.agrees(run(inputs), least):
@@ -163,11 +166,10 @@ def _reduced(
     outputs: list[fx.Node] = []
     for node in nodes:
         value = copies[node]
-        build = NodeBuilder(graph, value)
         dims = list(range(value.meta["val"].dim()))
-        outputs += [build(aten.amin.default, value, dims), build(aten.amax.default, value, dims)]
+        outputs += [graph.call_function(op, (value, dims)) for op in EXTREMES]
         if steps[node]:
-            outputs.append(sample_nodes(build, value, steps[node]))
+            outputs.append(sample_nodes(graph, value, steps[node]))
     graph.output(tuple(outputs))
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)

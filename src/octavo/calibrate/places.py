@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.builder import NodeBuilder
 from ..graph.operators import operator_of
 from .observers import even_step
 
@@ -74,11 +73,12 @@ def sampled(value: Tensor, steps: Steps) -> list[Tensor]:
     return [value[tuple(slice(step // 2, None, step) for step in steps)]]
 
 
-def sample_nodes(build: NodeBuilder, value: fx.Node, steps: Steps) -> fx.Node:
+def sample_nodes(graph: fx.Graph, value: fx.Node, steps: Steps) -> fx.Node:
     """The same as nodes of a graph; `steps` must not be empty."""
     if _is_flat(steps):
-        value = build(aten.reshape.default, value, [-1])
+        value = graph.call_function(aten.reshape.default, (value, [-1]))
     for dim, step in enumerate(steps):
         if step > 1:
-            value = build(aten.slice.Tensor, value, dim, step // 2, 2**63 - 1, step)
+            places = (dim, step // 2, 2**63 - 1, step)
+            value = graph.call_function(aten.slice.Tensor, (value, *places))
     return value
