@@ -126,6 +126,30 @@ def test_a_product_of_two_values_read_by_several_operators_at_any_shape(product,
         assert octavo.sqnr(expected, got) > 90
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda y: F.avg_pool1d(y, 2),
+        lambda y: F.max_pool1d(y.relu(), 3, stride=2),
+        lambda y: F.adaptive_avg_pool1d(y, 6),
+        lambda y: F.interpolate(y, scale_factor=2),
+        lambda y: F.avg_pool2d(y[:, None], (1, 2)).squeeze(1),
+    ],
+)
+@pytest.mark.parametrize("way", ["layer", "product"])
+def test_pools_over_channels_with_a_scale_each(fn, way):
+    """Behind a layer without a bias, OpenVINO refused the network."""
+    layer = nn.Linear(8, 12, bias=False)
+    product = layer if way == "layer" else lambda x: x @ layer.weight.T.detach()
+    data = [torch.randn(2, 6, 8) for _ in range(2)]
+    q = octavo.quantize(Twice(product, fn).eval(), data, config="fast")
+    fast = q.compile(check=False)
+    for _ in range(2):
+        x = torch.randn(3, 6, 8)
+        assert octavo.sqnr(q(x), fast(x)) > 90
+        fast.use_one_for_any_shape()
+
+
 SIGNED = {
     "activation": lambda y, c: y.relu() * c,
     "its number": lambda y, c: -y,

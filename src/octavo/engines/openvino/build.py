@@ -36,6 +36,7 @@ from .faults import (
     joins_attention,
     joins_sequence,
     loses_bound,
+    moves_scales_past,
     pads_and_crashes,
     saturates,
 )
@@ -219,6 +220,8 @@ class Builder:
         alone = target in (*CONVOLUTIONS, aten.matmul, aten.bmm) and doubles_scale(node)
         if target in (aten.mul, aten.div, aten.neg) and forgets_sign(node, args):
             alone, args = True, tuple(map(_apart, args))
+        if moves_scales_past(node):
+            args = (_apart(args[0]), *args[1:])
         lower: Callable[..., Any] = functools.partial(rounded_lstm, self, node)
         if node.target is rounded_lstm_op:  # it reads its weights and scales from the graph
             args, kwargs = (), {}

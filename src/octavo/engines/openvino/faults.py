@@ -100,6 +100,16 @@ def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
     return negative and (_reaches_quantize(node) or any(map(_has_scale, node.args[:2])))
 
 
+def moves_scales_past(pool: fx.Node) -> bool:
+    """Whether OpenVINO may fail to compile a pool, or a resize, over channels with a scale each.
+
+    It moves the scales of a linear layer without a bias past it, where the channels are others.
+    """
+    name = operator_of(pool).name
+    moves = "pool" in name or "upsample_nearest" in name
+    return moves and _has_scale(pool.args[0], "linear", "matmul")
+
+
 def loses_bound(low: Tensor, high: Tensor) -> bool:
     """Whether OpenVINO takes the lower bound of a range for 0, as it does below 1e-6.
 
@@ -162,11 +172,13 @@ def _reaches_quantize(node: fx.Node) -> bool:
     )
 
 
-def _has_scale(source: Any) -> bool:
-    """Whether it is a product without a bias, or what activations make of it."""
+def _has_scale(source: Any, *names: str) -> bool:
+    """Whether it is a product without a bias (of these names), or what activations make of it."""
     while _passes(source):
         source = source.args[0]
     if not isinstance(source, fx.Node) or operator_of(source).macs is None:
+        return False
+    if names and not is_operator(source, *names):
         return False
     return source.args[2:3] in ((), (None,))
 
