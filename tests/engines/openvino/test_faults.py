@@ -1,6 +1,8 @@
 """Networks that OpenVINO's CPU plugin would compute wrongly, in the form that they get."""
 
+import numpy as np
 import openvino
+import openvino.opset15 as ov
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import octavo
+from octavo.engines.openvino.arithmetic import TABLE
 from octavo.engines.openvino.compiled import CompiledModel
 from octavo.engines.qdq import Quantize
 
@@ -315,3 +318,20 @@ def test_small_numbers_are_normalized_with_the_epsilon_given(norm, of, tmp_path)
     from_file = torch.from_numpy(exported(x.numpy())[1])
     assert octavo.sqnr(q(x)[1], q.compile(check=False)(x)[1]) > 90
     assert octavo.sqnr(q(x)[1], from_file) > 90
+
+
+def test_the_epsilon_of_a_quantized_value_and_a_float_one():
+    """OpenVINO divides the float value by the scale of the other, and moves it past the sum."""
+    scale = 0.01
+    low, high = np.float32(-128 * scale), np.float32(127 * scale)
+    x = ov.parameter([4, 5, 8], np.float32).output(0)
+    quantized = ov.fake_quantize(ov.sigmoid(x), low, high, low, high, 256)
+    total = ov.add(quantized, ov.gelu(x, "erf")).output(0)
+    normal = TABLE[torch.ops.aten.layer_norm](total, [8], None, None, 1e-3)
+    model = openvino.Model([normal], [x.get_node()])
+    values = torch.randn(4, 5, 8) * 0.1
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    (got,) = openvino.Core().compile_model(model, "CPU", settings)(values.numpy()).values()
+    rounded = (values.sigmoid() / scale).round() * scale
+    expected = F.layer_norm(rounded + F.gelu(values), (8,), eps=1e-3)
+    assert octavo.sqnr(expected, torch.from_numpy(got)) > 80

@@ -121,25 +121,26 @@ def loses_bound(low: Tensor, high: Tensor) -> bool:
 def forgets_epsilon(x: Output) -> bool:
     """Whether OpenVINO may normalize a multiple of x with the epsilon that was meant for x.
 
-    It moves the scale of a quantization, or a constant factor, past the normalization, which is
-    right only where epsilon is nothing beside the variance. It does not if a shift is between, or
-    if x is made, in part too, by something that it moves no scale past.
+    It moves scales past the normalization, which is right only where epsilon is nothing beside the
+    variance: that of a quantized value, even if a float one is added, and constant factors of all
+    that x is made of. It moves none past a shift.
     """
-    queue, known = [x.get_node()], set()
+    queue, known, is_moved = [x.get_node()], set(), True
     while queue:
         node = queue.pop()
         kind = node.get_type_name()
         values = [v for v in node.input_values() if v.get_element_type().is_real()]
         constants = [v.get_node().get_data() for v in values if _is_constant(v)]
-        if kind in SHIFTS and any(map(np.any, constants)):
-            return False
-        scaled = kind == "FakeQuantize" or (kind in ("Multiply", "Divide") and constants)
-        if kind in PASSED_BY_NO_SCALE and not scaled:
-            return False
-        if not scaled and node.get_name() not in known:
+        if kind == "FakeQuantize":
+            return True
+        if kind in ("Multiply", "Divide") and constants:
+            continue
+        if kind in PASSED_BY_NO_SCALE or (kind in SHIFTS and any(map(np.any, constants))):
+            is_moved = False
+        elif node.get_name() not in known:
             queue += [v.get_node() for v in values if not _is_constant(v)]
         known.add(node.get_name())
-    return True
+    return is_moved
 
 
 def _is_constant(value: Output) -> bool:
