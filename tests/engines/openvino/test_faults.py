@@ -305,7 +305,7 @@ NORMALIZED = {
 @pytest.mark.parametrize(
     ("norm", "of"),
     [(norm, "a tenth of it") for norm in NORMALIZATIONS]
-    + [("layer norm", of) for of in NORMALIZED],
+    + [("layer norm", of) for of in NORMALIZED if of != "a tenth of it"],
 )
 def test_small_numbers_are_normalized_with_the_epsilon_given(norm, of, tmp_path):
     """Of integers instead, which are larger, epsilon was too small: 9 dB."""

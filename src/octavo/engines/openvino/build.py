@@ -217,7 +217,7 @@ class Builder:
         args = (*first, *node.args[1:own], *rest)
         if isinstance(target, OpOverloadPacket):
             args, kwargs = pytree.tree_map_only(Real, Real.as_float, (args, kwargs))
-        alone = target in (*CONVOLUTIONS, aten.matmul, aten.bmm) and doubles_scale(node)
+        alone = doubles_scale(node)
         if target in (aten.mul, aten.div, aten.neg) and forgets_sign(node, args):
             alone, args = True, tuple(map(_apart, args))
         if moves_scales_past(node):

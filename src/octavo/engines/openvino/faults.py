@@ -4,7 +4,7 @@ Each function tells from the graph whether a fault may strike; `build` then writ
 form that it spares.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ ELEMENTWISE = {
     *("Subtract", "Swish", "Tanh"),
 }
 SHIFTS = ("Add", "Subtract")
-PASSED_BY_NO_SCALE = {"MVN", "Parameter", "Softmax"} | ELEMENTWISE - {
+PASSED_BY_NO_SCALE = {"Constant", "MVN", "Parameter", "Softmax"} | ELEMENTWISE - {
     *("Clamp", "Convert", "PRelu", "Relu", *SHIFTS)
 }
 
@@ -50,6 +50,8 @@ def doubles_scale(product: fx.Node) -> bool:
     if is_operator(product, "matmul", "bmm"):
         is_scaled = len(users) == 1 and is_operator(users[0], "mul", "div")
         return _times_read(product) > 1 or (is_scaled and _times_read(users[0]) > 1)
+    if not operator_of(product).name.startswith("conv"):
+        return False
     return product.args[2] is None and not (len(users) == 1 and _ends_scale(users[0]))
 
 
@@ -97,7 +99,7 @@ def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
     activations in between, and operators that move values.
     """
     negative = is_operator(node, "neg") or any(map(_is_negative, operands))
-    return negative and (_reaches_quantize(node) or any(map(_has_scale, node.args[:2])))
+    return negative and (_reaches_quantize(node) or any(map(_with_scale, node.args[:2])))
 
 
 def moves_scales_past(pool: fx.Node) -> bool:
@@ -107,7 +109,7 @@ def moves_scales_past(pool: fx.Node) -> bool:
     """
     name = operator_of(pool).name
     moves = "pool" in name or "upsample_nearest" in name
-    return moves and _has_scale(pool.args[0], "linear", "matmul")
+    return moves and is_operator(_with_scale(pool.args[0]), "linear", "matmul")
 
 
 def loses_bound(low: Tensor, high: Tensor) -> bool:
@@ -125,22 +127,26 @@ def forgets_epsilon(x: Output) -> bool:
     variance: that of a quantized value, even if a float one is added, and constant factors of all
     that x is made of. It moves none past a shift.
     """
-    queue, known, is_moved = [x.get_node()], set(), True
-    while queue:
-        node = queue.pop()
-        kind = node.get_type_name()
-        values = [v for v in node.input_values() if v.get_element_type().is_real()]
-        constants = [v.get_node().get_data() for v in values if _is_constant(v)]
-        if kind == "FakeQuantize":
-            return True
-        if kind in ("Multiply", "Divide") and constants:
-            continue
-        if kind in PASSED_BY_NO_SCALE or (kind in SHIFTS and any(map(np.any, constants))):
-            is_moved = False
-        elif node.get_name() not in known:
-            queue += [v.get_node() for v in values if not _is_constant(v)]
-        known.add(node.get_name())
-    return is_moved
+    ends = [n for n in _ends(x, _lets_scales_by) if n.get_type_name() != "Constant" and _is_real(n)]
+    return any(n.get_type_name() == "FakeQuantize" for n in ends) or all(map(_has_factor, ends))
+
+
+def _lets_scales_by(node: openvino.Node) -> bool:
+    kind = node.get_type_name()
+    shifts = kind in SHIFTS and any(map(np.any, _constants(node)))
+    return _is_real(node) and kind not in PASSED_BY_NO_SCALE and not shifts
+
+
+def _has_factor(node: openvino.Node) -> bool:
+    return node.get_type_name() in ("Multiply", "Divide") and bool(_constants(node))
+
+
+def _constants(node: openvino.Node) -> list[np.ndarray]:
+    return [v.get_node().get_data() for v in node.input_values() if _is_constant(v)]
+
+
+def _is_real(node: openvino.Node) -> bool:
+    return bool(node.get_output_element_type(0).is_real())
 
 
 def _is_constant(value: Output) -> bool:
@@ -156,15 +162,23 @@ def _is_negative(operand: Any) -> bool:
 
 def _sources(value: Output, kind: str) -> list[openvino.Node]:
     """The nodes of a kind from which elementwise operators alone make a value."""
-    queue, known, found = [value.get_node()], set(), []
+    between = ELEMENTWISE - {kind}
+    ends = _ends(value, lambda node: node.get_type_name() in between)
+    return [node for node in ends if node.get_type_name() == kind]
+
+
+def _ends(value: Output, passes: Callable[[openvino.Node], bool]) -> Iterator[openvino.Node]:
+    """The nodes, once each, at which the ways back from a value end: that do not let it pass."""
+    queue, known = [value.get_node()], set()
     while queue:
         node = queue.pop()
-        if node.get_type_name() == kind:
-            found.append(node)
-        elif node.get_type_name() in ELEMENTWISE and node.get_name() not in known:
-            queue += [v.get_node() for v in node.input_values()]
+        if node.get_name() in known:
+            continue
         known.add(node.get_name())
-    return found
+        if passes(node):
+            queue += [v.get_node() for v in node.input_values()]
+        else:
+            yield node
 
 
 def _reaches_quantize(node: fx.Node) -> bool:
@@ -173,15 +187,13 @@ def _reaches_quantize(node: fx.Node) -> bool:
     )
 
 
-def _has_scale(source: Any, *names: str) -> bool:
-    """Whether it is a product without a bias (of these names), or what activations make of it."""
+def _with_scale(source: Any) -> fx.Node | None:
+    """The product without a bias that it is, or that activations make it of; None for others."""
     while _passes(source):
         source = source.args[0]
     if not isinstance(source, fx.Node) or operator_of(source).macs is None:
-        return False
-    if names and not is_operator(source, *names):
-        return False
-    return source.args[2:3] in ((), (None,))
+        return None
+    return source if source.args[2:3] in ((), (None,)) else None
 
 
 def _passes(node: Any) -> bool:
