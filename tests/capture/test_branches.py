@@ -1,5 +1,7 @@
 """Branches that forward takes on sizes."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -32,6 +34,8 @@ BRANCHES = [
      lambda b, n: b != n),
     (lambda y: y.sum(1) if y.numel() < 3200 else y.mean(1), "8*input0[0]*input0[1] < 3200",
      lambda b, n: b * n < 400),
+    (lambda y: y * 2 if math.floor(y.shape[1] / 2 - 0.5) > 20 else y,
+     "floor((-0.5) + (input0[1] / 2)) <= 20", lambda b, n: n < 43),
 ]  # fmt: skip
 
 
@@ -110,6 +114,8 @@ def test_conditions():
     assert holds("input0[1] >= 60 and max(input1[0], 2) == 3", shapes)
     assert not holds("input0[1] // input1[0] != 20", shapes)
     assert not holds("input0[1] % (input1[0] - 3) == 0", shapes)  # without a value
+    assert holds("trunc(1.5*input1[0]) == 4 and ceil(input1[0] / 2) == round(2.4)", shapes)
+    assert not holds("floor(0.5 - input1[0]) > abs(-4)", shapes)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +123,13 @@ def test_conditions():
     [
         *("input7[0] > 1", "input0[9] > 1", "input0 > 1", "__import__('os')", "2 ** 9999 > 1"),
         *("1 << 99 > 1", "input0.count(1)", "[n for n in input0]", "'a' > 'b'", "print(1)", ")"),
+        *(
+            "round(5, -9) > 1",
+            "trunc(1e999) > 1",
+            "trunc(1e999 - 1e999) > 1",
+            "sin(1) > 0",
+            "2j > 1",
+        ),
         "(" * 10_000,
     ],
 )

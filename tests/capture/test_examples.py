@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.capture.examples import calls, made, resized, values_of
+from octavo.capture.examples import at_the_end, calls, made, resized, values_of
 
 
 def test_values_of_floats_masks_and_positions():
@@ -38,6 +38,14 @@ def test_resized_keeps_the_last_items():
     assert resized(t, (2,)).tolist() == [3, 4]
     assert resized(t, (7,)).tolist() == [3, 4, 0, 1, 2, 3, 4]
     assert resized(t.view(1, 5), (2, 4)).tolist() == [[1, 2, 3, 4], [1, 2, 3, 4]]
+
+
+def test_numbers_at_the_end():
+    t = torch.ones(2, 13)
+    halved = [2.0**-n for n in (10, 10, *range(10, -1, -1))]
+    assert at_the_end(t, 1).tolist() == [halved, halved]
+    assert at_the_end(t, 0).tolist() == [[0.5] * 13, [1.0] * 13]
+    assert at_the_end(t.long(), 1).tolist() == t.tolist()
 
 
 def test_integers_that_count_rows_are_made_smaller():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -107,3 +108,62 @@ def test_a_mask_that_is_given_is_applied_whatever_it_is():
     graph, _ = capture(net, (x, torch.zeros(5, 5)))
     for mask in (torch.zeros(5, 5), nn.Transformer.generate_square_subsequent_mask(5)):
         torch.testing.assert_close(graph(x, mask)[0], net(x, mask))
+
+
+class Pooled(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x):
+        return self.pool(x - 2)
+
+
+def larger(y):
+    z = F.interpolate(y, scale_factor=1.5, mode="bilinear")
+    return F.max_pool2d(z, z.shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("rank", "pool"),
+    [
+        (1, lambda y: F.avg_pool1d(y, y.shape[2])),
+        (1, lambda y: F.max_pool1d(y, kernel_size=y.size(-1))),
+        (2, lambda y: F.avg_pool2d(y, y.shape[2:])),
+        (2, lambda y: F.avg_pool2d(y, y.size()[2:], y.size()[2:], 0, True, False, None)),
+        (2, lambda y: F.max_pool2d(y, (y.size(2), y.size(3)), stride=1)),
+        (2, lambda y: nn.MaxPool2d(y.shape[2:], padding=(0, 0))(y)),
+        (2, larger),
+        (3, lambda y: F.avg_pool3d(y, y.shape[2:])),
+        (3, lambda y: F.max_pool3d(y, y.shape[2:])),
+    ],
+)
+def test_a_pool_over_the_whole_of_a_free_image(rank, pool):
+    images = [torch.randn(2, 3, *range(n, n + rank)) for n in (5, 9, 3, 14)]
+    net = Pooled(pool).eval()
+    graph, signature = capture(net, (images[0],), None, [((x,), {}) for x in images[1:3]])
+    assert signature.inputs == (("float32", (None, 3, *[None] * rank)),)
+    assert signature.branches == ()
+    for x in images:
+        torch.testing.assert_close(graph(x)[0], net(x))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda y: F.avg_pool2d(y, y.shape[2:], divisor_override=3),
+        lambda y: F.avg_pool2d(y, y.shape[2:], padding=1),
+        lambda y: F.max_pool2d(y, (y.shape[2], 2)),
+        lambda y: F.max_pool2d(y, y.shape[2:], return_indices=True),
+        lambda y: F.max_pool2d(y, y.shape[2:], None, 0, 1, False, True),
+    ],
+)
+def test_other_pools_with_the_size_of_an_image_fix_it(pool):
+    images = [torch.randn(2, 3, n, n + 1) for n in (5, 9)]
+    net = Pooled(pool).eval()
+    graph, signature = capture(net, (images[0],), None, [((images[1],), {})])
+    assert signature.inputs[0][1][2] == 5
+    expected = net(images[0])
+    torch.testing.assert_close(
+        graph(images[0]), expected if isinstance(expected, tuple) else (expected,)
+    )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
 import sympy
+from sympy.printing.precedence import PRECEDENCE
 from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
@@ -19,7 +22,9 @@ ALLOWED = (
     *(ast.Name, ast.Constant, ast.Load, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
     *(ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq, ast.And, ast.Or, ast.Not, ast.USub),
 )
-FUNCTIONS = {"max": max, "min": min}
+FUNCTIONS = {"max": max, "min": min, "abs": abs, "round": lambda x: round(x),
+             "trunc": math.trunc, "floor": math.floor, "ceil": math.ceil}  # fmt: skip
+TRAILING_ZEROS = re.compile(r"(\.\d+?)0+\b")
 LONGEST = 100  # numbers, sizes and operators of a condition
 MOST = 4  # sizes tried that break a condition
 NEAR = 8  # sizes this far from those of the call are tried first
@@ -46,7 +51,7 @@ def conditions(graph: fx.Graph) -> list[sympy.Basic]:
 
 def _is_plain(condition: sympy.Basic) -> bool:
     try:
-        _compiled(_printed(condition))
+        broken(condition, dict.fromkeys(condition.free_symbols, 2))
     except ValueError:
         return False
     return True
@@ -79,13 +84,20 @@ def _is_true(text: str, names: Mapping[str, Any]) -> bool:
         return bool(eval(_compiled(text), {"__builtins__": FUNCTIONS}, names))
     except ZeroDivisionError:
         return False
-    except (NameError, IndexError, TypeError, ArithmeticError) as e:
+    except (NameError, IndexError, TypeError, ValueError, ArithmeticError) as e:
         raise ValueError(f"{text!r} is not a condition on sizes: {e}") from e
+
+
+class _Printer(PythonPrinter):
+    """Leaves out what makes real numbers of integers, which Python does by itself."""
+
+    def _print_ToFloat(self, expr: sympy.Expr) -> str:  # noqa: N802 (sympy's name)
+        return self.parenthesize(expr.args[0], PRECEDENCE["Atom"] - 0.5)
 
 
 @functools.cache
 def _printed(condition: sympy.Basic) -> str:
-    return str(PythonPrinter().doprint(condition))
+    return TRAILING_ZEROS.sub(r"\1", str(_Printer().doprint(condition)).replace("math.", ""))
 
 
 @functools.cache
@@ -96,7 +108,9 @@ def _compiled(text: str) -> CodeType:
         raise ValueError(f"{text!r} is not a condition on sizes") from e
     nodes = [*ast.walk(tree)]
     numbers = [n.value for n in nodes if isinstance(n, ast.Constant)]
-    if not all(isinstance(n, ALLOWED) for n in nodes) or any(type(n) is not int for n in numbers):
+    if not all(isinstance(n, ALLOWED) for n in nodes) or any(
+        type(n) not in (int, float) for n in numbers
+    ):
         raise ValueError(f"{text!r} is not a condition on sizes")
     return compile(tree, "condition", "eval")
 
@@ -104,6 +118,19 @@ def _compiled(text: str) -> CodeType:
 def broken(condition: sympy.Basic, sizes: Mapping[Any, int]) -> bool:
     """Whether a condition is false at these sizes, or has no value."""
     return not _is_true(_printed(condition), {str(s): n for s, n in sizes.items()})
+
+
+def only(condition: sympy.Basic, sizes: Mapping[Any, int]) -> Any:
+    """The symbol of which a condition allows no other size than this one; None if there is none.
+
+    Other sizes are tried up to twice this one.
+    """
+    if not isinstance(condition, sympy.Eq) or len(condition.free_symbols) != 1:
+        return None
+    (symbol,) = condition.free_symbols
+    size = sizes[symbol]
+    others = (n for n in range(1, 2 * size + NEAR) if n != size)
+    return symbol if all(broken(condition, {symbol: n}) for n in others) else None
 
 
 def breaking(condition: sympy.Basic, sizes: Mapping[Any, int]) -> list[dict[Any, int]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 Result = TypeVar("Result")
 Shapes = tuple[tuple[int, ...], ...]  # of all inputs of a call
 SOME = 4096  # values that are looked at
+LEAST_HALVED = 10  # times: smaller numbers might be lost to rounding
 InputValues = tuple[float, float, float, float, bool]  # least, greatest, mean, deviation, sorted
 
 
@@ -120,6 +121,18 @@ def resized(t: Tensor, shape: Sequence[int]) -> Tensor:
             where = torch.arange(first, first + size, device=t.device)
             t = t.index_select(dim, where % have)
             if t.is_floating_point():
-                larger = 1 + (where[-1] // have - where // have) / 8
-                t = t * larger.to(t.dtype).view([-1] + [1] * (t.dim() - 1 - dim))
+                t = _scaled(t, dim, 1 + (where[-1] // have - where // have) / 8)
     return t
+
+
+def at_the_end(t: Tensor, dim: int) -> Tensor:
+    """The tensor with numbers that halve from the last item of a dimension to the first.
+
+    A maximum over too few of the first items shows.
+    """
+    distance = torch.arange(t.shape[dim] - 1, -1, -1, device=t.device)
+    return _scaled(t, dim, 0.5 ** distance.clamp(max=LEAST_HALVED)) if t.is_floating_point() else t
+
+
+def _scaled(t: Tensor, dim: int, scales: Tensor) -> Tensor:
+    return t * scales.to(t.dtype).view([-1] + [1] * (t.dim() - 1 - dim))

@@ -20,7 +20,7 @@ from ..errors import CaptureError, DataError
 from ..graph.compare import difference
 from ..graph.interpreter import observe_values
 from ..graph.names import describe, module_path
-from .branches import Place, as_text, breaking, broken
+from .branches import Place, as_text, breaking, broken, only
 from .comparison import Comparison, Run, shapes_of
 from .examples import Shapes
 from .signature import BatchDim, BatchDims, Signature
@@ -102,6 +102,7 @@ def second_look(
     fixed |= dict.fromkeys(together, reason) if reason else {}
     agreed = dict.fromkeys([shapes_of(alone), *reversed(compare.agreed)])
     branches = (*compare.equal, *_branches(compare, alone))
+    fixed |= _of_one_size(compare, alone)
     not_one = {p: r for p, r in not_one.items() if p not in fixed}
     return Look(fixed, not_one, tuple(agreed), counted, branches)
 
@@ -158,6 +159,17 @@ def _branches(compare: Comparison, tensors: Sequence[Tensor]) -> tuple[str, ...]
     compare.needed = [*dict.fromkeys(compare.needed)]
     places = {s: compare.places(s)[0] for c in compare.needed for s in c.free_symbols}
     return tuple(as_text(c, places) for c in compare.needed)
+
+
+def _of_one_size(compare: Comparison, tensors: Sequence[Tensor]) -> dict[Place, str]:
+    """Sizes of which the conditions that are needed leave no other: a kernel has that size, say."""
+    sizes = compare.sizes_of(tensors)
+    found = {symbol: c for c in compare.needed if (symbol := only(c, sizes)) is not None}
+    return {
+        place: f"forward depends on {as_text(c, {symbol: place})}"
+        for symbol, c in found.items()
+        for place in compare.places(symbol)
+    }
 
 
 def _try(compare: Comparison, tensors: Sequence[Tensor], sizes: Mapping[Any, int]) -> None:
