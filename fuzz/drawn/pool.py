@@ -15,6 +15,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 SECONDS = 240  # a network that takes longer hangs
+UNWRITTEN = {
+    "MALLOC_PERTURB_": "140"
+}  # glibc: large numbers where a kernel leaves memory as it was
 NETWORKS = 150  # a process ends after as many, since compiled models leave memory behind
 
 
@@ -27,6 +30,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | UNWRITTEN,
         )
         self.done = 0
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 import octavo
 from octavo.engines.openvino.arithmetic import TABLE
 from octavo.engines.openvino.compiled import CompiledModel
+from octavo.engines.openvino.faults import leaves_gaps
 from octavo.engines.qdq import Quantize
 
 
@@ -195,6 +196,32 @@ def test_tiny_values_below_zero(size):
     assert any(-size < low < 0 and high > -2 * low for low, high in bounds)
     x = torch.randn(2, 3, 9, 9)
     assert octavo.sqnr(q(x), q.compile()(x)) > 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": 2, "stride": 3, "padding": 1, "output_padding": 1},
+        {"kernel_size": (3, 2), "stride": (2, 3)},
+    ],
+)
+def test_gaps_of_transposed_convolutions(options):
+    """No weight reaches them: they are the bias, whatever was in memory."""
+    net = nn.Sequential(
+        nn.Conv2d(8, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 8, **options), nn.Conv2d(8, 4, 1)
+    ).eval()
+    x = torch.randn(2, 8, 5, 6)
+    q = octavo.quantize(net, x, config="fast")
+    assert octavo.sqnr(q(x), q.compile(check=False)(x)) > 50
+
+
+def test_the_end_of_an_output_padding():
+    """As the gaps, but wrong numbers are rare: two values wide, at any shape, read by two."""
+    settings = {"strides": [2, 2], "pads_end": [0, 1]}
+    assert leaves_gaps([2, 2], {**settings, "output_padding": [1, 0]})
+    assert leaves_gaps([3, 1], {**settings, "output_padding": [0, 0]})
+    assert not leaves_gaps([2, 3], {**settings, "output_padding": [0, 1]})
 
 
 @pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d])

@@ -35,6 +35,7 @@ from .faults import (
     forgets_sign,
     joins_attention,
     joins_sequence,
+    leaves_gaps,
     loses_bound,
     moves_scales_past,
     pads_and_crashes,
@@ -326,8 +327,8 @@ def _convolve(
         for name, value in settings.items()
     }
     size = [kernel.get_partial_shape()[-d].get_length() for d in range(spatial, 0, -1)]
-    if "output_padding" in settings and saturates(size, settings):
-        x = _apart(x)
+    if "output_padding" in settings and (saturates(size, settings) or leaves_gaps(size, settings)):
+        x = _apart(x)  # then it is computed in float
     elif pads_and_crashes(x, size):
         padded, begin, end, value = x.get_node().input_values()
         x = _apart(ov.pad(_apart(padded), begin, end, "constant", value).output(0))

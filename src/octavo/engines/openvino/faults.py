@@ -91,6 +91,17 @@ def saturates(kernel: Sequence[int], settings: Mapping[str, Any]) -> bool:
     return max(settings["dilations"]) > 1 or any(p >= k for p, k in cut)
 
 
+def leaves_gaps(kernel: Sequence[int], settings: Mapping[str, Any]) -> bool:
+    """Whether numbers of an int8 transposed convolution may be what was in memory before.
+
+    OpenVINO does not clear what no weight reaches: the gaps where the stride is above the kernel's
+    size, and the last numbers of an output padding above the padding.
+    """
+    gaps = zip(kernel, settings["strides"], strict=True)
+    ends = zip(settings["output_padding"], settings["pads_end"], strict=True)
+    return any(k < s for k, s in gaps) or any(extra > p for extra, p in ends)
+
+
 def forgets_sign(node: fx.Node, operands: Iterable[Any]) -> bool:
     """Whether OpenVINO may lose the signs of negative numbers that `node` multiplies with.
 
