@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
 QUIET = 1e-7  # smaller differences are none, relative to 1
+CANCELLED = 1e-5  # the same beside zeros, which may be what is left of a sum of larger numbers
 
 
 def difference(expected: Any, got: Any) -> str | None:
@@ -37,7 +38,7 @@ def noise(expected: Any, got: Any, quiet: float = QUIET) -> float:
     """SQNR in dB of the worst output, infinite if all are equal; both have one structure.
 
     Integers and booleans follow from rounded numbers: only where more than half differ, it is 0.
-    Errors up to `quiet` (root of the mean square) are none.
+    Errors up to `quiet` (root of the mean square) are none, beside zeros those up to `CANCELLED`.
     """
     pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(got), strict=True)
     return min((_db(e, g, quiet) for e, g in pairs if isinstance(e, Tensor)), default=math.inf)
@@ -50,7 +51,7 @@ def _db(expected: Tensor, got: Tensor, quiet: float) -> float:
     if not bool(g.isfinite().all()):
         return -math.inf
     signal, error = float(e.square().mean()), float((e - g).square().mean())
-    if error <= quiet**2:
+    if error <= (quiet if signal else CANCELLED) ** 2:
         return math.inf
     return 10 * math.log10(signal / error) if signal else -math.inf
 
