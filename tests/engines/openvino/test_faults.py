@@ -198,6 +198,36 @@ def test_tiny_values_below_zero(size):
     assert octavo.sqnr(q(x), q.compile()(x)) > 40
 
 
+class Picked(nn.Module):
+    """A few of the features of a multiple of what a convolution reads, shifted by channel."""
+
+    def __init__(self, pick):
+        super().__init__()
+        self.conv, self.pick = nn.Conv1d(4, 4, 1), pick
+        self.shift = nn.Parameter(torch.randn(4, 1))
+
+    def forward(self, x):
+        half = x * 0.5
+        return self.pick((half + self.shift).flatten(1)), self.conv(half)
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda y: y[:, 5],
+        lambda y: y.relu()[:, [5, 7]],
+        lambda y: y.index_select(1, torch.tensor([5, 6])),
+        lambda y: y.unbind(1)[3],
+    ],
+)
+def test_features_picked_of_shifted_channels(pick):
+    """OpenVINO ended the process while compiling."""
+    net, x = Picked(pick).eval(), torch.randn(11, 4, 8)
+    q = octavo.quantize(net, [x], config="fast")
+    for expected, got in zip(q(x), q.compile(check=False)(x), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "options",
     [

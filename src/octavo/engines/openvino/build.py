@@ -33,6 +33,7 @@ from .dynamic import PROPERTY, computes_in_float, fake_quantize_groups, group_si
 from .faults import (
     doubles_scale,
     forgets_sign,
+    gathers_and_crashes,
     joins_attention,
     joins_sequence,
     leaves_gaps,
@@ -221,7 +222,7 @@ class Builder:
         alone = doubles_scale(node)
         if target in (aten.mul, aten.div, aten.neg) and forgets_sign(node, args):
             alone, args = True, tuple(map(_apart, args))
-        if moves_scales_past(node):
+        if moves_scales_past(node) or gathers_and_crashes(node, args):
             args = (_apart(args[0]), *args[1:])
         lower: Callable[..., Any] = functools.partial(rounded_lstm, self, node)
         if node.target is rounded_lstm_op:  # it reads its weights and scales from the graph

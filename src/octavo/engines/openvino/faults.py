@@ -24,6 +24,7 @@ ELEMENTWISE = {
     *("Subtract", "Swish", "Tanh"),
 }
 SHIFTS = ("Add", "Subtract")
+LAYOUTS = {"Broadcast", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 PASSED_BY_NO_SCALE = {"Constant", "MVN", "Parameter", "Softmax"} | ELEMENTWISE - {
     *("Clamp", "Convert", "PRelu", "Relu", *SHIFTS)
 }
@@ -121,6 +122,27 @@ def moves_scales_past(pool: fx.Node) -> bool:
     name = operator_of(pool).name
     moves = "pool" in name or "upsample_nearest" in name
     return moves and is_operator(_with_scale(pool.args[0]), "linear", "matmul")
+
+
+def gathers_and_crashes(node: fx.Node, args: Sequence[Any]) -> bool:
+    """Whether OpenVINO may end the process in moving what it adds to channels past a Gather.
+
+    It does so while compiling where each channel has a number of its own, a multiple was taken
+    before, and a reshape joined the channels with another dimension.
+    """
+    if not is_operator(node, "select", "index_select", "index", "unbind"):
+        return False
+    passed = LAYOUTS | ELEMENTWISE - {*SHIFTS}
+    return any(map(_shifts_channels, _ends(args[0], lambda end: end.get_type_name() in passed)))
+
+
+def _shifts_channels(node: openvino.Node) -> bool:
+    if node.get_type_name() not in SHIFTS:
+        return False
+    shapes = [[*v.get_partial_shape()] for v in node.input_values()]
+    dims = max(map(len, shapes))
+    whole = [[1] * (dims - len(shape)) + shape for shape in shapes]
+    return dims > 1 and any(s[1] != 1 and all(n == 1 for n in (s[0], *s[2:])) for s in whole)
 
 
 def loses_bound(low: Tensor, high: Tensor) -> bool:
