@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "octavo"
-LIMIT = 14_950
-CORE_LIMIT = 9_585  # without what knows the core and is not known by it
+LIMIT = 15_015
+CORE_LIMIT = 9_660  # without what knows the core and is not known by it
 NOT_CORE = ("engines", "io", "cli", "bench.py", "__main__.py")
 FILE_LIMIT, FUNCTION_LIMIT = 400, 50  # lines as they stand in the file
 _SKIPPED = (

@@ -62,8 +62,8 @@ class Config:
     search_seconds: time for trying further settings, such as ranges refined to the noise at the
         output, and operators that cost no time in float; each is judged on samples that nothing was
         tuned on, the first ones of the data: samples that belong together (crops of one photo,
-        frames of one clip) should follow each other there. 0 for none. The trial that is under way
-        is finished.
+        frames of one clip) should follow each other there, or see `groups` of `quantize`. 0 for
+        none. The trial that is under way is finished.
     memory: in bytes; fewer samples are kept for tuning, one at least, where the values of all of
         them would take more than this beside the model.
 

@@ -20,7 +20,7 @@ import functools
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, overload
 
@@ -31,7 +31,7 @@ from .calibrate.compiled import Calibration
 from .calibrate.data import calls
 from .calibrate.mistakes import check_model, explain_call
 from .calibrate.ranges import Ranges, multiply_adds_of
-from .calibrate.samples import Samples, keep_samples
+from .calibrate.samples import Samples, keep_samples, labels_of
 from .capture.export import capture
 from .capture.float_graph import FloatGraph
 from .capture.free_sizes import FreeSizes
@@ -75,6 +75,7 @@ def quantize(
     dynamic_shapes: Any = ...,
     batch_dim: BatchDim = ...,
     inputs: Image | Images | None = ...,
+    groups: Iterable[Hashable] | None = ...,
 ) -> QuantizedModel:
     """Quantize a whole model."""
 
@@ -107,6 +108,7 @@ def quantize(
     dynamic_shapes: Any = None,
     batch_dim: BatchDim = "auto",
     inputs: Image | Images | None = None,
+    groups: Iterable[Hashable] | None = None,
 ) -> QuantizedModel | QuantizedParts:
     """Quantize a trained float model to int8, calibrated on a few hundred samples.
 
@@ -144,6 +146,10 @@ def quantize(
     inputs: an `Image`, for a quantized model that takes uint8 images and normalizes them itself; a
         dict of them by argument, if it is not the first. `data` may hold such bytes, or images
         normalized as the float model takes them.
+    groups: a label for each sample of `data`, in its order, such as the photo that a crop is of or
+        the clip of a frame. Samples of one label are not divided between those to tune with and
+        those to judge by, and "best" takes them for one piece of evidence. Without labels, samples
+        that belong together should follow each other.
 
     Activations become uint8 with one scale and zero_point per tensor, weights int8 with one
     scale per output channel; operators without a rule stay float and the report says why.
@@ -159,19 +165,21 @@ def quantize(
     if inputs is not None:
         model = with_images(model, inputs)
     batches = calls(data, model)
+    labels = None if groups is None else labels_of(groups)
     free = FreeSizes(dynamic_shapes, batch_dim)
     if submodules is not None:
         if evaluate is not None:
             raise ConfigError("evaluate is for whole models: with submodules give target_sqnr")
-        if free != FreeSizes() or inputs is not None:
+        if free != FreeSizes() or inputs is not None or groups is not None:
             raise ConfigError(
-                "dynamic_shapes, batch_dim and inputs are for whole models, not submodules"
+                "dynamic_shapes, batch_dim, inputs and groups are for whole models, not submodules"
             )
         shown = tracked(batches, "calibrating", number_of_calls(data), progress)
         return _quantize_submodules(model, submodules, shown, config)
 
     with fitting_threads(), working("capturing, and trying settings", progress):
-        prepared = prepare(model, batches, config, free)  # capture, passes, match; equalized
+        # capture, passes, match; equalized
+        prepared = prepare(model, batches, config, free, labels)
     every = itertools.chain(prepared.taken, batches)
     number = number_of_calls(data)
     with fitting_threads():
@@ -198,9 +206,16 @@ class Prepared:
 
 
 def prepare(
-    model: nn.Module, data: Iterator[Call], config: Config, free: FreeSizes | None = None
+    model: nn.Module,
+    data: Iterator[Call],
+    config: Config,
+    free: FreeSizes | None = None,
+    labels: Iterable[Hashable] | None = None,
 ) -> Prepared:
-    """The stages up to observing: capture with the first two calls, passes, match, equalize."""
+    """The stages up to observing: capture with the first two calls, passes, match, equalize.
+
+    labels: of the samples, see `keep_samples`.
+    """
     first = list(itertools.islice(data, 2))
     try:
         captured = capture(model, *first[0], first[1:], free)
@@ -220,6 +235,7 @@ def prepare(
         config.measure_samples,
         config.memory,
         divided=config.search_seconds > 0,
+        labels=labels,
     )
     steps: tuple[Step, ...] = ()
     chooses = config.activations == "auto"

@@ -2,8 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from octavo import CaptureError, DataError
-from octavo.calibrate.samples import COPIES, Samples, calls_with, count, keep_samples, peak_bytes
+from octavo import CaptureError, ConfigError, DataError
+from octavo.calibrate.samples import (
+    COPIES,
+    Samples,
+    calls_with,
+    count,
+    keep_samples,
+    labels_of,
+    peak_bytes,
+)
 from octavo.capture.export import capture
 
 
@@ -46,12 +54,54 @@ def test_pieces_and_groups_hold_each_sample_once():
     pieces = [inputs[0] for inputs in samples.pieces(2, 9)]
     assert [len(p) for p in pieces] == [2, 2, 1, 2, 2]
     assert torch.equal(torch.cat(pieces), x[:9])
-    groups = [inputs[0] for inputs in samples.groups(5)]
+    groups = [torch.cat([inputs[0] for inputs in group]) for group in samples.groups(5)]
     assert [len(g) for g in groups] == [2, 2, 2, 2, 2, 1]
     assert torch.equal(torch.cat(groups), x)
     fewer = samples.to_tune(3).to_measure(4)
     assert torch.equal(fewer.tuning[0][0], x[:3]) and torch.equal(fewer.measuring[0][0], x[:4])
     assert samples.to_tune(None) is samples
+
+
+def test_samples_of_one_label_are_in_one_group():
+    x = torch.arange(7.0)[:, None]
+    samples = Samples([], [[x[:3]], [x[3:]]], (0,), "abaccba")
+    groups = [[inputs[0].flatten().tolist() for inputs in group] for group in samples.groups(2)]
+    assert groups == [[[0, 2], [6]], [[1], [3, 4, 5]]]
+    assert [len(group) for group in samples.groups(1)] == [2]
+    fewer = [[inputs[0].tolist() for inputs in g] for g in samples.to_measure(4).groups(9)]
+    assert fewer == [[[[0], [2]]], [[[1]]], [[[3]]]]
+
+
+def test_what_is_measured_on_shares_no_label_with_what_is_tuned_on():
+    x = torch.arange(24.0).view(12, 2)
+    graph = capture(nn.Linear(2, 2), (x[:3],))
+    calls = [((part,), {}) for part in x.split(5)]
+    labels = labels_of(torch.tensor([0, 1, 0, 2, 1, 3, 0, 3, 4, 2, 2, 5]))
+    samples, taken = keep_samples(graph, calls, 4, 4, 1e9, labels=labels)
+    assert torch.equal(torch.cat([inputs[0] for inputs in samples.measuring]), x[[0, 2, 5, 6]])
+    assert torch.equal(torch.cat([inputs[0] for inputs in samples.tuning]), x[[1, 3, 4, 8]])
+    assert samples.labels == [0, 0, 3, 0]
+    assert len(taken) == 2
+
+
+def test_a_side_that_no_label_fills_ends_the_reading():
+    x = torch.rand(200, 2)
+    graph = capture(nn.Linear(2, 2), (x[:3],))
+    calls = iter([((part,), {}) for part in x.split(5)])
+    samples, taken = keep_samples(graph, calls, 4, 4, 1e9, labels=["only"] * 200)
+    assert torch.equal(samples.measuring[0][0], x[:4]) and samples.tuning == samples.measuring
+    assert len(taken) == 7
+
+
+def test_labels_that_are_none():
+    graph, x = capture(nn.Linear(2, 2), (torch.rand(3, 2),)), torch.rand(8, 2)
+    for groups in (3, "abc", {0: 1}):
+        with pytest.raises(ConfigError, match="a label for each sample of the data is needed"):
+            labels_of(groups)
+    with pytest.raises(DataError, match="one for each sample, not for each batch"):
+        keep_samples(graph, [((x,), {})], 4, 4, 1e9, labels=labels_of([0, 1]))
+    with pytest.raises(ConfigError, match="a number or string is needed"):
+        keep_samples(graph, [((x,), {})], 4, 4, 1e9, labels=labels_of([[0]] * 8))
 
 
 def test_too_few_samples_serve_for_both():

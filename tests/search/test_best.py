@@ -12,7 +12,7 @@ from octavo import Config, ConfigError
 from octavo.convert import QuantizedWeights
 from octavo.metrics import Noise
 from octavo.search import best
-from octavo.search.best import CHANGES, Found, Recipe, judged
+from octavo.search.best import CHANGES, GROUPS, Found, Recipe, Search, judged
 
 SEARCH = Config(tune_samples=16, measure_samples=16, search_seconds=60)
 
@@ -138,6 +138,31 @@ def test_without_a_search_all_samples_kept_for_it_are_measured_on():
     q = octavo.quantize(net, x, Config(measure_samples=64))
     assert q.sqnr == pytest.approx(octavo.sqnr(net(x[:64]), q(x[:64])), abs=0.01)
     assert abs(q.sqnr - octavo.sqnr(net(x[:32]), q(x[:32]))) > 0.1
+
+
+def test_samples_of_one_label_are_not_divided(monkeypatch):
+    seen = []
+
+    def best(self, sites, show):
+        seen.append([torch.cat([x for (x,) in group]) for group in self.samples.groups(GROUPS)])
+        seen.append(torch.cat([x for (x,) in self.samples.tuning]))
+        return original(self, sites, show)
+
+    original = Search.best
+    monkeypatch.setattr(Search, "best", best)
+    clip = torch.arange(256) * 7 % 5
+    x = torch.randn(256, 64)
+    x[:, 0] = clip / 100
+    octavo.quantize(Ends(), x.split(16), "best", seconds=0.01, groups=clip)
+    groups, tuned = seen
+    apart = [set(samples[:, 0].tolist()) for samples in (*groups, tuned)]
+    assert len(groups) > 1 and all(len(labels) == 1 for labels in apart[:-1])
+    assert sum(map(len, apart)) == len(set.union(*apart)) == 5
+
+
+def test_labels_are_of_whole_models():
+    with pytest.raises(ConfigError, match="and groups are for whole models"):
+        octavo.quantize(nn.Sequential(Ends()), torch.randn(8, 64), submodules=["0"], groups=[0] * 8)
 
 
 def test_weights_are_rounded_once_for_all_trials(trials, monkeypatch):

@@ -1,11 +1,11 @@
 """Best: further settings, tried one after another, each on top of what was kept before it.
 
 A setting is kept where it makes less noise at the output on samples that nothing was tuned on. They
-are judged in groups of samples that follow each other, such as the frames of a clip: what is kept
-gains by more than the spread over the groups explains. First come settings that cost no time of a
-call: other observers, ranges refined to the noise at the output, fewer samples to tune with. Then
-the operators whose rounding makes the most noise for each millisecond stay float, as many as add no
-more than 1 % to the time of a call, measured in the engine.
+are judged in groups of samples that belong together or follow each other, such as the frames of a
+clip: what is kept gains by more than the spread over the groups explains. First come settings that
+cost no time of a call: other observers, ranges refined to the noise at the output, fewer samples to
+tune with. Then the operators whose rounding makes the most noise for each millisecond stay float,
+as many as add no more than 1 % to the time of a call, measured in the engine.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Search:
     def best(self, sites: Sites, show: bool) -> tuple[Recipe, Tuned]:
         """The best recipe and its result, whose steps say what was tried."""
         groups = [*self.samples.groups(GROUPS)]
-        references = [FloatReference(sites.graph.module, [inputs]) for inputs in groups]
+        references = [FloatReference(sites.graph.module, group) for group in groups]
 
         def found(sites: Sites, recipe: Recipe) -> Found:
             tuned = self.attempt(sites, recipe)
