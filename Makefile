@@ -17,7 +17,7 @@ test: $(VENV)/dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python scripts/check_size.py
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4
 	$(VENV)/bin/python scripts/check_wheel.py
 
 docs: $(VENV)/dev
