@@ -216,5 +216,5 @@ def test_inputs_that_are_none(inputs):
 
 
 def test_not_with_submodules():
-    with pytest.raises(octavo.ConfigError, match="inputs are for whole models"):
+    with pytest.raises(octavo.ConfigError, match="inputs and groups are for whole models"):
         octavo.quantize(network(), bytes_of(4, 8, 8, 3), submodules=["0"], inputs=Image(MEAN, STD))

@@ -160,11 +160,6 @@ def test_samples_of_one_label_are_not_divided(monkeypatch):
     assert sum(map(len, apart)) == len(set.union(*apart)) == 5
 
 
-def test_labels_are_of_whole_models():
-    with pytest.raises(ConfigError, match="and groups are for whole models"):
-        octavo.quantize(nn.Sequential(Ends()), torch.randn(8, 64), submodules=["0"], groups=[0] * 8)
-
-
 def test_weights_are_rounded_once_for_all_trials(trials, monkeypatch):
     asked = []
     original = QuantizedWeights._quantized
