@@ -73,3 +73,13 @@ def test_parts_that_cannot_be_quantized(paths, error, message):
     with pytest.raises(error, match=message):
         quantize(net, submodules=paths)
     assert not net.backbone._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"groups": [0] * 8}, {"batch_dim": 1}, {"dynamic_shapes": {}}, {"evaluate": lambda m: 1.0}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_is_for_whole_models(options):
+    with pytest.raises(ConfigError, match="for whole models"):
+        octavo.quantize(Detector(), images(1), submodules=["backbone"], **options)
