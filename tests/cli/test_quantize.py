@@ -93,6 +93,8 @@ def test_an_interrupted_quantize_leaves_no_file_and_no_traceback(folder, moment)
     with open(folder / "net.py", "a") as f:
         f.write(
             "\nimport os, signal, time, octavo\n"
+            # which a shell's background jobs ignore
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "def interrupted(*args):\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
             "    time.sleep(60)\n"
