@@ -95,7 +95,7 @@ def test_a_side_that_no_label_fills_ends_the_reading():
 
 def test_labels_that_are_none():
     graph, x = capture(nn.Linear(2, 2), (torch.rand(3, 2),)), torch.rand(8, 2)
-    for groups in (3, "abc", {0: 1}):
+    for groups in (3, "abc", {0: 1}, torch.tensor(3)):
         with pytest.raises(ConfigError, match="a label for each sample of the data is needed"):
             labels_of(groups)
     with pytest.raises(DataError, match="one for each sample, not for each batch"):

@@ -156,13 +156,14 @@ def _cut(inputs: Inputs, places: Sequence[int], batched: Batched) -> Inputs:
 
 def labels_of(groups: Iterable[Hashable]) -> Iterator[Hashable]:
     """A label for each sample, from what the user gives; raises ConfigError if that has none."""
-    if isinstance(groups, str | bytes | Mapping) or not isinstance(groups, Iterable):
+    to_list = getattr(groups, "tolist", None)  # of a tensor, an array or a column of a table
+    labels = to_list() if to_list else groups
+    if isinstance(labels, str | bytes | Mapping) or not isinstance(labels, Iterable):
         raise ConfigError(
             f"groups is a {type(groups).__name__}: a label for each sample of the data is needed, "
             "such as [0, 0, 0, 1, 1]"
         )
-    to_list = getattr(groups, "tolist", None)  # of a tensor, an array or a column of a table
-    return iter(to_list() if to_list else groups)
+    return iter(labels)
 
 
 def keep_samples(
