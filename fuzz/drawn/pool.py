@@ -15,9 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 SECONDS = 240  # a network that takes longer hangs
-UNWRITTEN = {
-    "MALLOC_PERTURB_": "140"
-}  # glibc: large numbers where a kernel leaves memory as it was
+UNWRITTEN = {"MALLOC_PERTURB_": "140"}  # glibc: large numbers in memory that no kernel wrote
 NETWORKS = 150  # a process ends after as many, since compiled models leave memory behind
 
 

@@ -123,13 +123,8 @@ def test_conditions():
     [
         *("input7[0] > 1", "input0[9] > 1", "input0 > 1", "__import__('os')", "2 ** 9999 > 1"),
         *("1 << 99 > 1", "input0.count(1)", "[n for n in input0]", "'a' > 'b'", "print(1)", ")"),
-        *(
-            "round(5, -9) > 1",
-            "trunc(1e999) > 1",
-            "trunc(1e999 - 1e999) > 1",
-            "sin(1) > 0",
-            "2j > 1",
-        ),
+        *("round(5, -9) > 1", "trunc(1e999) > 1", "trunc(1e999 - 1e999) > 1", "sin(1) > 0"),
+        "2j > 1",
         "(" * 10_000,
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,13 +99,17 @@ class Buffer:
         """For how many more samples there is room."""
         return self.capacity - self.samples
 
-    def keep(self, inputs: Inputs, places: Sequence[int]) -> int:
-        """Keep samples of a call, by their places in it, up to the capacity; says how many."""
-        few = places[: self.room]
-        if few:
+    def keep(self, inputs: Inputs, places: Sequence[int]) -> None:
+        """Keep samples of a call, by their places in it, up to the capacity."""
+        if few := places[: self.room]:
             self.kept.append(_cut(inputs, few, self.batched))
             self.samples += len(few)
-        return len(few)
+
+
+def _in_order(samples: int, buffers: Sequence[Buffer]) -> list[range]:
+    """The places of the next samples that go to each of two buffers: the first is filled first."""
+    first = min(samples, buffers[0].room)
+    return [range(first), range(first, samples)]
 
 
 class Labels:
@@ -192,6 +196,7 @@ def keep_samples(
     to_measure, to_tune = both = Buffer(measuring, batched), Buffer(tuning, batched)
     taken: list[Call] = []
     read, known = 0, None if labels is None else Labels(labels)
+    divide: Callable[..., Sequence[Sequence[int]]] = known.divide if known else _in_order
     for call in calls:
         inputs = graph.flatten(*call)
         if not taken:
@@ -199,11 +204,8 @@ def keep_samples(
             to_tune.capacity = max(1, min(tuning, int(memory // max(sample, 1))))
         taken.append(call)
         read += (samples := count(inputs, batched))
-        if known is None:
-            to_tune.keep(inputs, range(to_measure.keep(inputs, range(samples)), samples))
-        else:
-            for buffer, places in zip(both, known.divide(samples, both), strict=True):
-                buffer.keep(inputs, places)
+        for buffer, places in zip(both, divide(samples, both), strict=True):
+            buffer.keep(inputs, places)
         if read > MOST_READ * (tuning + measuring) or not (to_measure.room or to_tune.room):
             break
     kept = to_measure.kept
